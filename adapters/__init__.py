@@ -1,0 +1,1 @@
+"""Where jobs come from, and the outside world behind the core's ports."""

@@ -1,0 +1,1 @@
+"""How media comes in and finished videos go out."""

@@ -1,0 +1,181 @@
+"""Run one job: fetch, check, prepare, animate, verify, store. Nothing here knows a platform."""
+
+from __future__ import annotations
+
+import contextlib
+import traceback
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from handler.errors import (
+    DeadlineExceeded,
+    ErrorType,
+    OutputInvalid,
+    Stage,
+    WorkerBroken,
+    WorkerError,
+)
+from handler.job import Job, job_id_of
+from handler.ports import Avatar, Clip, Fetched, Runtime, Scene, Stored
+from handler.progress import Phase, Report, Reporter, ignore
+from handler.redaction import redact, redact_all
+from handler.result import Failure, Metrics, Output, Result, Success
+from handler.stopwatch import Stopwatch
+
+#: Preparing a face takes about this share of the engine's time.
+PREPARE_SHARE = 0.3
+
+
+def handle(raw: Mapping[str, Any], runtime: Runtime, report: Report = ignore) -> Result:
+    """Run one job and return what came of it.
+
+    A job's own failure is a :class:`Failure`, never an exception. Only :class:`WorkerBroken` comes
+    out as one, carrying the failure to answer with: the process must take no other job. ``report``
+    may raise :class:`Cancelled` to take the job back.
+    """
+    run = _Run(raw, runtime, report)
+    try:
+        result: Result = run.film()
+    except WorkerBroken as broken:
+        broken.failure = run.failure(broken)
+        run.announce(broken.failure)
+        raise
+    except Exception as error:  # noqa: BLE001 - a bug, too, must be answered and not lost
+        result = run.failure(error)
+    run.announce(result)
+    return result
+
+
+@dataclass(frozen=True, slots=True)
+class _Take:
+    """What the engine made of a scene."""
+
+    clip: Clip
+    avatar: Avatar
+
+
+class _Run:
+    """What one job needs while it runs, and nothing after."""
+
+    def __init__(self, raw: Mapping[str, Any], runtime: Runtime, report: Report) -> None:
+        self._raw = raw
+        self._runtime = runtime
+        self._watch = Stopwatch(runtime.clock)
+        self._reporter = Reporter(report, self._check_deadline)
+        self._deadline_seconds = runtime.job_timeout_seconds
+        self._job: Job | None = None
+
+    def film(self) -> Success:
+        """Take the job from its URLs to its stored video."""
+        self._job = job = Job.parse(self._raw)
+        if job.deadline_seconds is not None:
+            self._deadline_seconds = job.deadline_seconds
+        with self._runtime.workspace() as files:
+            face, voice = self._fetch(job, files)
+            take = self._animate(self._scene(job, face, voice), files / "output.mp4")
+            output = self._verify(take.clip)
+            stored = self._store(take.clip, job)
+        self._watch.finish()
+        return Success(
+            output_url=stored.url,
+            musetalk_job_id=job.musetalk_job_id,
+            metrics=self._metrics(take, face, voice, stored),
+            warnings=(*take.avatar.warnings, *take.clip.warnings),
+            metadata=job.metadata,
+            output=output,
+            worker=self._runtime.worker,
+        )
+
+    def failure(self, error: Exception) -> Failure:
+        """Describe what went wrong in the words of the contract."""
+        fault = error if isinstance(error, WorkerError) else None
+        kind = getattr(error, "error_type", ErrorType.UNKNOWN)
+        at_fault = kind in (ErrorType.PROCESSING, ErrorType.UNKNOWN)
+        return Failure(
+            error_type=kind,
+            error_message=redact(str(error)) or type(error).__name__,
+            stage=(fault and fault.stage) or self._watch.stage,
+            details=redact_all(fault.details) if fault else {},
+            stack_trace=redact("".join(traceback.format_exception(error))) if at_fault else None,
+            retryable=getattr(error, "retryable", False),
+            stage_times=self._watch.seconds,
+            error_code=getattr(error, "error_code", "unknown_error"),
+            musetalk_job_id=self._job.musetalk_job_id if self._job else job_id_of(self._raw),
+            worker=self._runtime.worker,
+            metadata=self._job.metadata if self._job else {},
+        )
+
+    def announce(self, result: Result) -> None:
+        """Tell whoever asked that the job has ended; a listener's trouble cannot change that."""
+        with contextlib.suppress(Exception):
+            done = isinstance(result, Success)
+            self._reporter.finish(Phase.COMPLETED if done else Phase.FAILED)
+        if self._job and self._job.webhook_url:
+            self._runtime.notify(self._job.webhook_url, result.to_json())
+
+    def _fetch(self, job: Job, files: Path) -> tuple[Fetched, Fetched]:
+        face_tick = self._reporter.step(Phase.DOWNLOADING, 0.0, 0.5)
+        face_tick(0.0)
+        face = self._runtime.fetch(job.video_url, files / "face.bin", face_tick)
+        voice_tick = self._reporter.step(Phase.DOWNLOADING, 0.5, 1.0)
+        voice_tick(0.0)
+        return face, self._runtime.fetch(job.audio_url, files / "voice.bin", voice_tick)
+
+    def _scene(self, job: Job, face: Fetched, voice: Fetched) -> Scene:
+        self._watch.enter(Stage.VALIDATION)
+        video = self._runtime.probe.face(face.path)
+        audio = self._runtime.probe.voice(voice.path)
+        return Scene(face=face, video=video, voice=voice, audio=audio, job=job)
+
+    def _animate(self, scene: Scene, target: Path) -> _Take:
+        engine, step = self._runtime.engine, self._reporter.step
+        self._watch.enter(Stage.PREPROCESSING)
+        avatar = engine.prepare(scene, step(Phase.INFERRING, 0.0, PREPARE_SHARE))
+        self._watch.enter(Stage.INFERENCE)
+        clip = engine.animate(avatar, scene, target, step(Phase.INFERRING, PREPARE_SHARE, 1.0))
+        return _Take(clip, avatar)
+
+    def _verify(self, clip: Clip) -> Output:
+        """Read the finished clip back: one that is not what was asked for is not delivered."""
+        self._watch.enter(Stage.POSTPROCESSING)
+        self._reporter.step(Phase.ENCODING)(1.0)
+        output = self._runtime.probe.output(clip.path)
+        promised = (clip.frames, clip.width, clip.height)
+        if (output.frames, output.width, output.height) != promised:
+            raise OutputInvalid(
+                f"The finished video has {output.frames} frames of {output.width}x{output.height}"
+                f" where {clip.frames} of {clip.width}x{clip.height} were written."
+            )
+        return output
+
+    def _store(self, clip: Clip, job: Job) -> Stored:
+        self._watch.enter(Stage.UPLOAD)
+        tick = self._reporter.step(Phase.UPLOADING)
+        tick(0.0)
+        return self._runtime.store(clip.path, job, tick)
+
+    def _metrics(self, take: _Take, face: Fetched, voice: Fetched, stored: Stored) -> Metrics:
+        seconds, clip = self._watch.seconds, take.clip
+        busy = {**take.avatar.engine_seconds, **clip.engine_seconds}
+        return Metrics(
+            GENERATION_TIME_SEC=round(clip.generation_seconds, 4),
+            SCRIPT_WALL_TIME_SEC=seconds["inference"],
+            PEAK_VRAM_MIB=clip.peak_vram_mib,
+            gpu_class=self._runtime.gpu_class,
+            stage_times=seconds,
+            total_time=round(self._watch.total, 4),
+            frames=clip.frames,
+            batch_size=clip.batch_size,
+            avatar_cache=take.avatar.cache,
+            engine_times={step: round(spent, 4) for step, spent in busy.items()},
+            attempts={"video": face.attempts, "audio": voice.attempts, "upload": stored.attempts},
+        )
+
+    def _check_deadline(self) -> None:
+        if self._watch.elapsed > self._deadline_seconds:
+            raise DeadlineExceeded(
+                f"The job took longer than its deadline of {self._deadline_seconds:g} s.",
+                deadline_seconds=self._deadline_seconds,
+            )

@@ -1,0 +1,170 @@
+"""What callers send: the job, and the only validation of it (CONTRACT.md section 1)."""
+
+from __future__ import annotations
+
+import json
+import uuid
+from collections.abc import Mapping
+from enum import StrEnum
+from typing import Annotated, Self
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    JsonValue,
+    StringConstraints,
+    TypeAdapter,
+    ValidationError,
+    model_validator,
+)
+
+from handler.errors import InvalidJob
+
+#: Largest ``metadata`` of a job, as JSON.
+METADATA_LIMIT_BYTES = 16 * 1024
+#: How many faults one message names; a hostile body can have thousands.
+FAULTS_NAMED = 5
+
+CLOSED = ConfigDict(frozen=True, extra="forbid", strict=True, defer_build=True)
+
+
+class SyncMode(StrEnum):
+    """Say what happens when face and voice differ in length."""
+
+    BOUNCE = "bounce"
+    LOOP = "loop"
+    CUT_OFF = "cut_off"
+    SILENCE = "silence"
+    REMAP = "remap"
+
+
+class ParsingMode(StrEnum):
+    """Say which part of the face is replaced."""
+
+    JAW = "jaw"
+    RAW = "raw"
+    NECK = "neck"
+
+
+class Fit(StrEnum):
+    """Say how a picture of another aspect ratio is brought to the one asked for."""
+
+    KEEP = "keep"
+    PAD = "pad"
+    CROP = "crop"
+
+
+def _without_dot_dot(value: str) -> str:
+    if ".." in value:
+        raise ValueError("must not contain '..'")
+    return value
+
+
+def _small(value: dict[str, JsonValue]) -> dict[str, JsonValue]:
+    size = len(json.dumps(value).encode())
+    if size > METADATA_LIMIT_BYTES:
+        raise ValueError(f"must be at most {METADATA_LIMIT_BYTES} bytes of JSON, is {size}")
+    return value
+
+
+Url = Annotated[str, StringConstraints(max_length=2048, pattern=r"^[A-Za-z][A-Za-z0-9+.\-]*:\S+$")]
+JobId = Annotated[
+    str,
+    StringConstraints(pattern=r"^[A-Za-z0-9._:\-]{1,200}$"),
+    AfterValidator(_without_dot_dot),
+]
+ObjectKey = Annotated[
+    str,
+    StringConstraints(pattern=r"^[A-Za-z0-9._:\-][A-Za-z0-9._:/\-]{0,999}$"),
+    AfterValidator(_without_dot_dot),
+]
+AspectRatio = Annotated[str, StringConstraints(pattern=r"^[1-9][0-9]{0,3}:[1-9][0-9]{0,3}$")]
+Resolution = Annotated[
+    str, StringConstraints(pattern=r"^([1-9][0-9]{1,3}p|[1-9][0-9]{1,3}x[1-9][0-9]{1,3})$")
+]
+
+
+class Params(BaseModel):
+    """Hold the options of a job; an option an engine has no use for is named in a warning."""
+
+    model_config = CLOSED
+
+    bbox_shift: int = Field(0, ge=-50, le=50, description="pixels the mouth moves down")
+    extra_margin: int = Field(10, ge=0, le=100, description="pixels added below the chin")
+    parsing_mode: Annotated[ParsingMode, Field(strict=False)] = ParsingMode.JAW
+    left_cheek_width: int = Field(90, ge=20, le=160)
+    right_cheek_width: int = Field(90, ge=20, le=160)
+    fps: float = Field(25, ge=1, le=60, description="frame rate, for still images only")
+    batch_size: int | None = Field(None, ge=1, le=64, description="a ceiling")
+    fit: Annotated[Fit, Field(strict=False)] = Fit.KEEP
+    crf: int = Field(18, ge=0, le=51, description="constant rate factor of the encoder")
+
+
+class OutputTarget(BaseModel):
+    """Say where the result goes: a key in the worker's bucket, or a presigned pair of URLs."""
+
+    model_config = CLOSED
+
+    key: ObjectKey | None = None
+    put_url: Url | None = None
+    get_url: Url | None = None
+
+    @model_validator(mode="after")
+    def _key_or_pair(self) -> Self:
+        pair = (self.put_url is not None, self.get_url is not None)
+        if pair not in ((True, True), (False, False)) or (self.key is not None) == pair[0]:
+            raise ValueError("must hold either 'key' or both 'put_url' and 'get_url'")
+        return self
+
+
+class Job(BaseModel):
+    """Hold one request, valid by construction."""
+
+    model_config = CLOSED
+
+    musetalk_job_id: JobId = Field(default_factory=lambda: uuid.uuid4().hex)
+    video_url: Url
+    audio_url: Url
+    aspect_ratio: AspectRatio | None = None
+    resolution: Resolution | None = None
+    params: Params = Field(default_factory=Params)
+    sync_mode: Annotated[SyncMode, Field(strict=False)] = SyncMode.BOUNCE
+    output: OutputTarget | None = None
+    webhook_url: Url | None = None
+    deadline_seconds: float | None = Field(None, ge=1, le=86400)
+    metadata: Annotated[dict[str, JsonValue], AfterValidator(_small)] = {}
+
+    @classmethod
+    def parse(cls, raw: object) -> Self:
+        """Read a job from JSON-like data, where ``null`` means that a field was not given.
+
+        Raises :class:`InvalidJob`, which names the field at fault and never repeats its value.
+        """
+        if not isinstance(raw, Mapping):
+            raise InvalidJob("The job must be a JSON object.", field=None)
+        given = {name: value for name, value in raw.items() if value is not None}
+        try:
+            return cls.model_validate(given)
+        except ValidationError as error:
+            raise _invalid(error) from None
+
+
+def _invalid(error: ValidationError) -> InvalidJob:
+    faults = [
+        (".".join(str(part) for part in fault["loc"]) or "job", fault["msg"])
+        for fault in error.errors(include_url=False, include_input=False, include_context=False)
+    ]
+    named = "; ".join(f"{field[:200]}: {reason}" for field, reason in faults[:FAULTS_NAMED])
+    field, reason = faults[0]
+    return InvalidJob(f"Invalid job: {named}", field=field[:200], reason=reason)
+
+
+def job_id_of(raw: object) -> str | None:
+    """Return the id that a request carries, if it is a legal one, even where the rest is not."""
+    candidate = raw.get("musetalk_job_id") if isinstance(raw, Mapping) else None
+    try:
+        return TypeAdapter(JobId).validate_python(candidate, strict=True)
+    except ValidationError:
+        return None

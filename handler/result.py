@@ -1,0 +1,141 @@
+"""What callers get: one success, one failure, both plain JSON (CONTRACT.md section 2)."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, JsonValue, TypeAdapter
+
+from handler.errors import ErrorType, Stage
+
+#: Readers of results accept fields that a later worker adds.
+OPEN = ConfigDict(
+    frozen=True,
+    extra="ignore",
+    serialize_by_alias=True,
+    defer_build=True,
+)
+
+
+class CacheUse(StrEnum):
+    """Say whether a face was already known."""
+
+    HIT = "hit"
+    MISS = "miss"
+
+
+class Worker(BaseModel):
+    """Say which worker answered, and exactly what it runs."""
+
+    model_config = OPEN
+
+    version: str
+    git_commit: str | None = None
+    image_digest: str | None = None
+    engine: str
+    weights: str | None = None
+    worker_id: str
+    provider: str = "unknown"
+    cold_start_sec: float | None = None
+
+
+class Output(BaseModel):
+    """Describe the finished video as it was found when probed."""
+
+    model_config = OPEN
+
+    width: int
+    height: int
+    fps: str = Field(description="an exact fraction, such as 30000/1001")
+    frames: int
+    duration: float = Field(description="seconds")
+    bytes: int
+    sha256: str
+    video_codec: str
+    audio_codec: str
+
+
+class Metrics(BaseModel):
+    """Hold what a job cost, flat, in the names that callers already read."""
+
+    model_config = OPEN
+
+    generation_time_sec: float = Field(alias="GENERATION_TIME_SEC")
+    script_wall_time_sec: float = Field(alias="SCRIPT_WALL_TIME_SEC")
+    peak_vram_mib: float | None = Field(None, alias="PEAK_VRAM_MIB")
+    peak_ram_kb: int | None = Field(None, alias="PEAK_RAM_KB")
+    gpu_class: str
+    stage_times: dict[str, float]
+    total_time: float
+    frames: int | None = None
+    batch_size: int | None = None
+    avatar_cache: CacheUse | None = None
+    engine_times: dict[str, float] = Field({}, description="busy seconds of each step")
+    attempts: dict[str, int] = Field({}, description="attempts of each transfer")
+
+
+class Success(BaseModel):
+    """Answer a job that has its video."""
+
+    model_config = OPEN
+
+    status: Literal["success"] = "success"
+    output_url: str
+    musetalk_job_id: str
+    metrics: Metrics
+    error: None = None
+    warnings: tuple[str, ...] = ()
+    metadata: dict[str, JsonValue] = {}
+    replayed: bool = False
+    output: Output | None = None
+    worker: Worker | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain JSON data, every field in it."""
+        return self.model_dump(mode="json")
+
+
+class Failure(BaseModel):
+    """Answer a job that has none, and say who must act."""
+
+    model_config = OPEN
+
+    status: Literal["failed"] = "failed"
+    error_type: ErrorType
+    error_message: str
+    stage: Stage
+    details: dict[str, JsonValue] = {}
+    stack_trace: str | None = None
+    retryable: bool
+    stage_times: dict[str, float] = {}
+    error_code: str = "processing_failed"
+    musetalk_job_id: str | None = None
+    worker: Worker | None = None
+    metadata: dict[str, JsonValue] = {}
+
+    @property
+    def http_status(self) -> int:
+        """Return the status an HTTP door answers with."""
+        return _HTTP_STATUS[self.error_type]
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain JSON data; a stack trace is there only where the worker is at fault."""
+        return self.model_dump(
+            mode="json", exclude={"stack_trace"} if not self.stack_trace else None
+        )
+
+
+_HTTP_STATUS = {
+    ErrorType.MEDIA: 422,
+    ErrorType.CANCELLED: 499,
+    ErrorType.PROCESSING: 500,
+    ErrorType.UNKNOWN: 500,
+}
+
+Result = Success | Failure
+
+
+def read_result(data: object) -> Result:
+    """Read a result back from JSON data; raise ``pydantic.ValidationError`` if it is none."""
+    return TypeAdapter[Result](Annotated[Result, Discriminator("status")]).validate_python(data)

@@ -1,0 +1,1 @@
+"""The engine: everything between a face, a voice and a finished clip."""

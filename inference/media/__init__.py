@@ -1,0 +1,1 @@
+"""The only code that lets ffmpeg open a stranger's file."""

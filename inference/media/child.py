@@ -1,0 +1,171 @@
+"""Run ffmpeg and ffprobe as children that can be bounded, watched and always got rid of."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import re
+import select
+import shutil
+import signal
+import subprocess
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from typing import IO
+
+from handler.errors import ToolMissing
+from inference.frame import Plane
+
+#: Address space of a child that opens a stranger's file; decoding 4K takes about a quarter of it.
+ADDRESS_SPACE_BYTES = 4 * 1024**3
+OPEN_FILES = 256
+#: A child that only reads writes nothing but its complaints.
+COMPLAINTS_BYTES = 16 * 1024**2
+#: How much of the complaints is worth repeating.
+COMPLAINT_CHARACTERS = 400
+#: Pipes as large as an unprivileged process may ask for: fewer wake-ups a frame.
+PIPE_BYTES = 1024**2
+
+
+_PATH = re.compile(r"(?:file:)?/\S+?(?=:?(?:\s|$))")
+
+
+class ChildFailed(Exception):
+    """A child ended badly or stopped moving; whoever started it knows what that means."""
+
+
+class Child:
+    """One running program, its pipes, and what it complained of."""
+
+    def __init__(self, process: subprocess.Popen[bytes], complaints: IO[bytes]) -> None:
+        self._process = process
+        self._complaints = complaints
+
+    def read_into(self, buffer: Plane, stall_seconds: float) -> int:
+        """Fill a buffer from the child's output; return the bytes read, fewer only at the end.
+
+        Raises :class:`ChildFailed` if nothing comes for ``stall_seconds``.
+        """
+        assert self._process.stdout is not None
+        pipe, view, filled = self._process.stdout.fileno(), buffer.data.cast("B"), 0
+        while filled < len(view):
+            if not select.select([pipe], [], [], stall_seconds)[0]:
+                raise ChildFailed(f"no data for {stall_seconds:g} s")
+            count = os.readv(pipe, [view[filled:]])
+            if not count:
+                break
+            filled += count
+        return filled
+
+    def write(self, data: Plane, stall_seconds: float) -> None:
+        """Give bytes to the child.
+
+        Raises :class:`ChildFailed` if it has gone, or takes nothing for ``stall_seconds``.
+        """
+        assert self._process.stdin is not None
+        pipe, view = self._process.stdin.fileno(), data.data.cast("B")
+        while view:
+            if not select.select([], [pipe], [], stall_seconds)[1]:
+                raise ChildFailed(f"took no data for {stall_seconds:g} s")
+            try:
+                view = view[os.write(pipe, view) :]
+            except BrokenPipeError:
+                self.finish(stall_seconds)
+                raise ChildFailed("ended before it had everything") from None
+
+    def finish(self, stall_seconds: float) -> None:
+        """Wait for the child's own end; raise :class:`ChildFailed` unless it ended well."""
+        if self._process.stdin is not None:
+            self._process.stdin.close()
+        try:
+            code = self._process.wait(stall_seconds)
+        except subprocess.TimeoutExpired:
+            raise ChildFailed(f"did not end within {stall_seconds:g} s") from None
+        if code:
+            raise ChildFailed(f"exit code {code}: {self._complaint()}")
+
+    def _complaint(self) -> str:
+        end = self._complaints.seek(0, os.SEEK_END)
+        self._complaints.seek(max(0, end - COMPLAINT_CHARACTERS))
+        text = " ".join(self._complaints.read().decode(errors="replace").split())
+        # Where the worker keeps its files is nobody's business.
+        return _PATH.sub("the file", text)
+
+
+@contextmanager
+def reading(argv: Sequence[str]) -> Iterator[Child]:
+    """Start a program whose output is read; on leaving, nothing of it is left.
+
+    It may not write files, grow without bound or open many files.
+    """
+    with _running(argv, _confinement(writes_bytes=COMPLAINTS_BYTES), reads=True) as child:
+        yield child
+
+
+@contextmanager
+def writing(argv: Sequence[str]) -> Iterator[Child]:
+    """Start a program that is fed and writes a file; on leaving, nothing of it is left."""
+    with _running(argv, _confinement(writes_bytes=None), reads=False) as child:
+        yield child
+
+
+@contextmanager
+def _running(argv: Sequence[str], confinement: Sequence[str], *, reads: bool) -> Iterator[Child]:
+    with tempfile.TemporaryFile() as complaints:
+        process = subprocess.Popen(
+            [*confinement, _program(argv[0]), *argv[1:]],
+            stdin=subprocess.DEVNULL if reads else subprocess.PIPE,
+            stdout=subprocess.PIPE if reads else subprocess.DEVNULL,
+            stderr=complaints,
+            # Built from nothing: the worker's keys are none of a child's business.
+            env={"PATH": os.environ.get("PATH", os.defpath), "LC_ALL": "C"},
+            bufsize=0,
+            # A group of its own, so that killing it leaves no grandchild behind.
+            start_new_session=True,
+        )
+        try:
+            _prepare_pipe(process)
+            yield Child(process, complaints)
+        finally:
+            _end(process)
+
+
+def _program(name: str) -> str:
+    path = shutil.which(name)
+    if path is None:
+        raise ToolMissing(
+            f"{name} is not installed: install ffmpeg (apt-get install ffmpeg, brew install ffmpeg)"
+        )
+    return path
+
+
+def _confinement(*, writes_bytes: int | None) -> list[str]:
+    """Return the words that bound a child, where the system has the program for it (Linux)."""
+    prlimit = shutil.which("prlimit")
+    if prlimit is None:
+        return []
+    bounds = [f"--as={ADDRESS_SPACE_BYTES}", "--core=0", f"--nofile={OPEN_FILES}"]
+    if writes_bytes is not None:
+        bounds.append(f"--fsize={writes_bytes}")
+    return [prlimit, *bounds, "--"]
+
+
+def _prepare_pipe(process: subprocess.Popen[bytes]) -> None:
+    if process.stdin is not None:
+        # Else a write would block for as long as the child pleases.
+        os.set_blocking(process.stdin.fileno(), False)
+    pipe = process.stdin or process.stdout
+    if pipe is not None and hasattr(fcntl, "F_SETPIPE_SZ"):
+        # A smaller pipe is slower, not wrong.
+        with suppress(OSError):
+            fcntl.fcntl(pipe, fcntl.F_SETPIPE_SZ, PIPE_BYTES)
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    for pipe in (process.stdin, process.stdout):
+        if pipe is not None:
+            pipe.close()

@@ -1,0 +1,125 @@
+"""How a source picture becomes the output picture: turned, cut, scaled, padded; never enlarged."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import Any
+
+from handler.job import Fit, Job
+from handler.ports import VideoInfo
+
+#: Two aspect ratios that differ by less than this look alike.
+ASPECT_TOLERANCE = 0.01
+
+
+@dataclass(frozen=True, slots=True)
+class Framing:
+    """Hold the sizes a picture goes through, each (width, height) and even."""
+
+    crop: tuple[int, int]
+    scale: tuple[int, int]
+    canvas: tuple[int, int]
+
+    @property
+    def width(self) -> int:
+        """Pixels across the output."""
+        return self.canvas[0]
+
+    @property
+    def height(self) -> int:
+        """Pixels down the output."""
+        return self.canvas[1]
+
+
+def frame_picture(video: VideoInfo, job: Job) -> Framing:
+    """Work out the sizes for a job's ``aspect_ratio``, ``fit`` and ``resolution``."""
+    size = (video.width, video.height)
+    crop = canvas = size
+    if job.aspect_ratio is not None:
+        wanted = _aspect(job.aspect_ratio)
+        if job.params.fit is Fit.CROP:
+            crop = canvas = _largest_inside(size, wanted)
+        elif job.params.fit is Fit.PAD:
+            canvas = _smallest_around(size, wanted)
+    shrink = min(Fraction(1), _cap(canvas, job.resolution))
+    return Framing(
+        crop=_even(crop),
+        scale=_even((crop[0] * shrink, crop[1] * shrink)),
+        canvas=_even((canvas[0] * shrink, canvas[1] * shrink)),
+    )
+
+
+def aspect_warning(video: VideoInfo, job: Job) -> tuple[str, ...]:
+    """Say so, if the picture is kept although the job names another aspect ratio."""
+    if job.aspect_ratio is None or job.params.fit is not Fit.KEEP:
+        return ()
+    wanted, found = _aspect(job.aspect_ratio), Fraction(video.width, video.height)
+    if abs(found / wanted - 1) <= ASPECT_TOLERANCE:
+        return ()
+    warning = (
+        f"aspect_ratio is {job.aspect_ratio}, but the video is {video.width}x{video.height} and was"
+        " kept so; set params.fit to 'pad' or 'crop' to change it."
+    )
+    return (warning,)
+
+
+def picture_filters(stream: Any, video: VideoInfo, framing: Framing) -> Any:
+    """Append to ffmpeg's stream what brings a source picture to the output's."""
+    for turn in _TURNS[video.rotation]:
+        stream = stream.filter(*turn[:1], **dict(turn[1:]))
+    upright = (video.width, video.height)
+    if video.sample_aspect != 1:
+        stream = stream.filter("scale", *_even(upright)).filter("setsar", 1)
+    if framing.crop != upright:
+        stream = stream.filter("crop", *framing.crop)
+    if framing.scale != framing.crop or _needs_conversion(video):
+        stream = stream.filter("scale", *framing.scale, out_range="tv", flags="bicubic")
+        stream = stream.filter("format", "yuv420p")
+    if framing.canvas != framing.scale:
+        stream = stream.filter("pad", *framing.canvas, "(ow-iw)/2", "(oh-ih)/2")
+    return stream
+
+
+#: Filters that turn a picture clockwise by so many degrees.
+_TURNS: dict[int, tuple[tuple[Any, ...], ...]] = {
+    0: (),
+    90: (("transpose", ("dir", "clock")),),
+    180: (("hflip",), ("vflip",)),
+    270: (("transpose", ("dir", "cclock")),),
+}
+
+
+def _needs_conversion(video: VideoInfo) -> bool:
+    return video.pixel_format != "yuv420p" or video.color.get("color_range") == "pc"
+
+
+def _aspect(text: str) -> Fraction:
+    across, down = text.split(":")
+    return Fraction(int(across), int(down))
+
+
+def _largest_inside(size: tuple[int, int], aspect: Fraction) -> tuple[int, int]:
+    width, height = size
+    return min(width, round(height * aspect)), min(height, round(width / aspect))
+
+
+def _smallest_around(size: tuple[int, int], aspect: Fraction) -> tuple[int, int]:
+    width, height = size
+    return max(width, round(height * aspect)), max(height, round(width / aspect))
+
+
+def _cap(size: tuple[int, int], resolution: str | None) -> Fraction:
+    """Return by how much a picture must shrink for ``720p`` (short side) or ``512x512`` (box)."""
+    if resolution is None:
+        return Fraction(1)
+    if resolution.endswith("p"):
+        return Fraction(int(resolution[:-1]), min(size))
+    width, height = (int(side) for side in resolution.split("x"))
+    return min(Fraction(width, size[0]), Fraction(height, size[1]))
+
+
+def _even(size: tuple[Fraction | int, Fraction | int]) -> tuple[int, int]:
+    """Round down to whole chroma samples, of which there is at least one."""
+    width, height = (max(2, int(side) // 2 * 2) for side in size)
+    return width, height

@@ -1,0 +1,122 @@
+"""Read a stranger's video as frames, in the order in which they are to be shown.
+
+Frames lie on a grid of constant rate, whatever the timestamps: frame k is what a viewer sees at
+k / fps seconds. No more than :data:`CHUNK_BYTES` of them are held at a time; to play a clip
+backwards it is decoded again, chunk by chunk from its end.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import ffmpeg
+import numpy as np
+
+from handler.errors import MediaUnreadable
+from handler.ports import VideoInfo
+from inference.frame import Frame
+from inference.media.child import Child, ChildFailed, reading
+from inference.media.framing import Framing, picture_filters
+from inference.media.limits import Limits, input_options
+
+#: Frames held at once when a clip is played backwards, and the longest clip that is kept whole.
+CHUNK_BYTES = 48 * 1024**2
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FrameReader:
+    """Decode one source into output-sized frames."""
+
+    path: Path
+    video: VideoInfo
+    framing: Framing
+    fps: Fraction
+    limits: Limits
+
+    def forward(self, start: int = 0, stop: int | None = None) -> Iterator[Frame]:
+        """Yield frames ``start`` to ``stop`` (or the end), each in a buffer of its own.
+
+        Raises :class:`MediaUnreadable` if the source cannot be decoded.
+        """
+        try:
+            with reading(self._command(start, stop)) as child:
+                while (frame := self._next_frame(child)) is not None:
+                    yield frame
+                child.finish(self.limits.stall_seconds)
+        except ChildFailed as error:
+            raise MediaUnreadable("The video cannot be decoded.", reason=str(error)) from error
+
+    def play(self, passes: Iterable[Sequence[int]], frames: int) -> Iterator[tuple[int, Frame]]:
+        """Yield (index, frame) along passes over a source that has ``frames`` frames.
+
+        A pass rises, with gaps or repeats, or falls by one. A source that fits into one chunk is
+        decoded once.
+        """
+        if frames <= self._chunk_frames:
+            kept = list(self.forward(0, frames))
+            yield from ((index, kept[index]) for indices in passes for index in indices)
+            return
+        for indices in passes:
+            rising = indices[0] <= indices[-1]
+            yield from self._rise(indices) if rising else self._fall(indices)
+
+    def _rise(self, indices: Sequence[int]) -> Iterator[tuple[int, Frame]]:
+        wanted = iter(indices)
+        index = next(wanted, None)
+        for at, frame in enumerate(self.forward(indices[0], indices[-1] + 1), indices[0]):
+            while index == at:
+                yield index, frame
+                index = next(wanted, None)
+        if index is not None:
+            raise MediaUnreadable(f"The video ended before its frame {index}.")
+
+    def _fall(self, indices: Sequence[int]) -> Iterator[tuple[int, Frame]]:
+        end, last = indices[0] + 1, indices[-1]
+        while end > last:
+            start = max(last, end - self._chunk_frames)
+            chunk = list(self.forward(start, end))
+            while chunk:
+                # Taken out of the chunk, so that its memory goes as it is shown.
+                yield start + len(chunk) - 1, chunk.pop()
+            end = start
+
+    @property
+    def _chunk_frames(self) -> int:
+        return max(1, CHUNK_BYTES // Frame.size_bytes(self.framing.width, self.framing.height))
+
+    def _next_frame(self, child: Child) -> Frame | None:
+        width, height = self.framing.canvas
+        buffer = np.empty(Frame.size_bytes(width, height), np.uint8)
+        read = child.read_into(buffer, self.limits.stall_seconds)
+        return Frame(buffer, width, height) if read == len(buffer) else None
+
+    def _command(self, start: int, stop: int | None) -> list[str]:
+        still = self.video.fps is None
+        options: dict[str, Any] = input_options(still=still, limits=self.limits)
+        # Upright by our own filters: versions of ffmpeg differ in what they turn.
+        options["noautorotate"] = None
+        first = Fraction(self.video.start_time) + start / self.fps
+        if start:
+            # From the key frame before, so that what is shown at `first` is among what comes.
+            options |= {"ss": float(first), "noaccurate_seek": None}
+        picture = ffmpeg.input(f"file:{self.path.absolute()}", **options)["V:0"]
+        picture = picture.filter("fps", _text(self.fps), start_time=float(first))
+        picture = picture_filters(picture, self.video, self.framing)
+        bounds = {} if stop is None else {"frames:v": stop - start}
+        output = ffmpeg.output(
+            picture,
+            "pipe:1",
+            format="rawvideo",
+            pix_fmt="yuv420p",
+            fps_mode="passthrough",
+            **bounds,
+        )
+        return list(output.global_args("-nostdin", "-v", "error", "-copyts").compile())
+
+
+def _text(rate: Fraction) -> str:
+    return f"{rate.numerator}/{rate.denominator}"

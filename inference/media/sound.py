@@ -1,0 +1,58 @@
+"""Read a stranger's sound as numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import ffmpeg
+import numpy as np
+from numpy.typing import NDArray
+
+from handler.errors import MediaTooLong, MediaUnreadable
+from inference.media.child import ChildFailed, reading
+from inference.media.limits import Limits, input_options
+
+#: The rate that speech models listen at.
+RATE_HZ = 16_000
+#: Samples handed out at a time: one second.
+CHUNK_SAMPLES = RATE_HZ
+
+
+def voice_stream(path: Path, limits: Limits) -> Any:
+    """Return ffmpeg's stream for the first sound of a file, any gap in it filled with silence.
+
+    Whoever hears it and whoever sees it must agree on when it starts, so both read it through here.
+    """
+    source = ffmpeg.input(f"file:{path.absolute()}", **input_options(still=False, limits=limits))
+    return source["a:0"].filter("aresample", **{"async": 1, "first_pts": 0})
+
+
+def read_samples(path: Path, limits: Limits) -> Iterator[NDArray[np.float32]]:
+    """Yield the sound of a file in chunks of a second: [samples] at 16 kHz, mono, -1 to 1.
+
+    Raises :class:`MediaUnreadable` if it cannot be decoded and :class:`MediaTooLong` if it goes on
+    beyond the limit, whatever its header says.
+    """
+    output = ffmpeg.output(
+        voice_stream(path, limits), "pipe:1", format="f32le", ar=RATE_HZ, ac=1
+    ).global_args("-nostdin", "-v", "error")
+    buffer, heard = np.empty(CHUNK_SAMPLES, np.float32), 0
+    try:
+        with reading(output.compile()) as child:
+            while count := child.read_into(buffer.view(np.uint8), limits.stall_seconds) // 4:
+                heard += count
+                if heard > limits.max_audio_seconds * RATE_HZ:
+                    raise MediaTooLong(
+                        f"The voice lasts longer than the {limits.max_audio_seconds:g} s accepted."
+                    )
+                yield buffer[:count].copy()
+            child.finish(limits.stall_seconds)
+    except ChildFailed as error:
+        raise MediaUnreadable("The voice cannot be decoded.", reason=str(error)) from error
+
+
+def measure_seconds(path: Path, limits: Limits) -> float:
+    """Return how long the sound of a file really lasts, by decoding it."""
+    return sum(len(chunk) for chunk in read_samples(path, limits)) / RATE_HZ
