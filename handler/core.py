@@ -82,7 +82,7 @@ class _Run:
             output_url=stored.url,
             musetalk_job_id=job.musetalk_job_id,
             metrics=self._metrics(take, face, voice, stored),
-            warnings=(*take.avatar.warnings, *take.clip.warnings),
+            warnings=redact_all((*take.avatar.warnings, *take.clip.warnings)),
             metadata=job.metadata,
             output=output,
             worker=self._runtime.worker,
@@ -90,8 +90,10 @@ class _Run:
 
     def failure(self, error: Exception) -> Failure:
         """Describe what went wrong in the words of the contract."""
+        # Only our own errors are believed; a stranger's may have attributes of the same name.
+        known = error if isinstance(error, WorkerError | WorkerBroken) else None
         fault = error if isinstance(error, WorkerError) else None
-        kind = getattr(error, "error_type", ErrorType.UNKNOWN)
+        kind = known.error_type if known else ErrorType.UNKNOWN
         at_fault = kind in (ErrorType.PROCESSING, ErrorType.UNKNOWN)
         return Failure(
             error_type=kind,
@@ -99,9 +101,9 @@ class _Run:
             stage=(fault and fault.stage) or self._watch.stage,
             details=redact_all(fault.details) if fault else {},
             stack_trace=redact("".join(traceback.format_exception(error))) if at_fault else None,
-            retryable=getattr(error, "retryable", False),
-            stage_times=self._watch.seconds,
-            error_code=getattr(error, "error_code", "unknown_error"),
+            retryable=known.retryable if known else False,
+            stage_times=self._watch.finished,
+            error_code=known.error_code if known else "unknown_error",
             musetalk_job_id=self._job.musetalk_job_id if self._job else job_id_of(self._raw),
             worker=self._runtime.worker,
             metadata=self._job.metadata if self._job else {},
@@ -112,8 +114,9 @@ class _Run:
         with contextlib.suppress(Exception):
             done = isinstance(result, Success)
             self._reporter.finish(Phase.COMPLETED if done else Phase.FAILED)
-        if self._job and self._job.webhook_url:
-            self._runtime.notify(self._job.webhook_url, result.to_json())
+        with contextlib.suppress(Exception):
+            if self._job and self._job.webhook_url:
+                self._runtime.notify(self._job.webhook_url, result.to_json())
 
     def _fetch(self, job: Job, files: Path) -> tuple[Fetched, Fetched]:
         face_tick = self._reporter.step(Phase.DOWNLOADING, 0.0, 0.5)

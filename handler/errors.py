@@ -2,9 +2,9 @@
 
 ::
 
-    * WorkerError                     error_type         retryable   who must act
-      x InvalidJob                    media_error        never       the caller: fix the request
-      x MediaError                    media_error        never       the caller: fix the media
+    * WorkerError                 error_type         retryable   who must act
+      x InvalidJob                media_error        never       the caller: fix the request
+      x MediaError                media_error        never       the caller: fix the media
         + SourceUnavailable
         + MediaUnreadable
         + UnsupportedMedia
@@ -13,15 +13,15 @@
         + MediaTooLarge
         + AudioEmpty
         + FaceNotFound
-      x ProcessingError               processing_error   mostly      the worker, network or store
+      x ProcessingError           processing_error   mostly      the worker, network or store
         + FetchFailed
         + StoreFailed
         + OutOfMemory
         + OutputInvalid
         + ToolMissing
         + DeadlineExceeded
-      x Cancelled                     cancelled          never       nobody
-    * WorkerBroken                    processing_error   yes         the platform: replace the process
+      x Cancelled                 cancelled          never       nobody
+    * WorkerBroken                processing_error   yes         the platform: replace the process
 
 A class's docstring is fit for a user's eyes. The stage of a failure is the one in which it was
 raised, unless the error itself knows better.
@@ -208,4 +208,4 @@ class WorkerBroken(Exception):
     error_type: ClassVar[ErrorType] = ErrorType.PROCESSING
     error_code: ClassVar[str] = "worker_broken"
     retryable: ClassVar[bool] = True
-    failure: Failure | None = None
+    failure: Failure

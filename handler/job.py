@@ -6,7 +6,7 @@ import json
 import uuid
 from collections.abc import Mapping
 from enum import StrEnum
-from typing import Annotated, Self
+from typing import Annotated, Any, Self
 
 from pydantic import (
     AfterValidator,
@@ -63,13 +63,19 @@ def _without_dot_dot(value: str) -> str:
 
 
 def _small(value: dict[str, JsonValue]) -> dict[str, JsonValue]:
-    size = len(json.dumps(value).encode())
+    try:
+        size = len(json.dumps(value, ensure_ascii=False, allow_nan=False).encode())
+    except ValueError:
+        raise ValueError("must hold no NaN, no infinity and no broken Unicode") from None
     if size > METADATA_LIMIT_BYTES:
         raise ValueError(f"must be at most {METADATA_LIMIT_BYTES} bytes of JSON, is {size}")
     return value
 
 
-Url = Annotated[str, StringConstraints(max_length=2048, pattern=r"^[A-Za-z][A-Za-z0-9+.\-]*:\S+$")]
+Url = Annotated[
+    str, StringConstraints(max_length=2048, pattern=r"^[A-Za-z][A-Za-z0-9+.\-]*://\S+$")
+]
+HttpsUrl = Annotated[str, StringConstraints(max_length=2048, pattern=r"^https://\S+$")]
 JobId = Annotated[
     str,
     StringConstraints(pattern=r"^[A-Za-z0-9._:\-]{1,200}$"),
@@ -132,7 +138,7 @@ class Job(BaseModel):
     params: Params = Field(default_factory=Params)
     sync_mode: Annotated[SyncMode, Field(strict=False)] = SyncMode.BOUNCE
     output: OutputTarget | None = None
-    webhook_url: Url | None = None
+    webhook_url: HttpsUrl | None = None
     deadline_seconds: float | None = Field(None, ge=1, le=86400)
     metadata: Annotated[dict[str, JsonValue], AfterValidator(_small)] = {}
 
@@ -144,16 +150,31 @@ class Job(BaseModel):
         """
         if not isinstance(raw, Mapping):
             raise InvalidJob("The job must be a JSON object.", field=None)
-        given = {name: value for name, value in raw.items() if value is not None}
         try:
-            return cls.model_validate(given)
+            return cls.model_validate(_given(raw, cls))
         except ValidationError as error:
             raise _invalid(error) from None
 
 
+def _given(raw: Mapping[str, Any], model: type[BaseModel]) -> dict[str, Any]:
+    """Drop the known fields that are null, also in the objects below."""
+    given = {
+        name: value
+        for name, value in raw.items()
+        if value is not None or name not in model.model_fields
+    }
+    for name, below in (("params", Params), ("output", OutputTarget)):
+        if isinstance(given.get(name), Mapping):
+            given[name] = _given(given[name], below)
+    return given
+
+
 def _invalid(error: ValidationError) -> InvalidJob:
     faults = [
-        (".".join(str(part) for part in fault["loc"]) or "job", fault["msg"])
+        (
+            ".".join(str(part) for part in fault["loc"]) or "job",
+            fault["msg"].removeprefix("Value error, "),
+        )
         for fault in error.errors(include_url=False, include_input=False, include_context=False)
     ]
     named = "; ".join(f"{field[:200]}: {reason}" for field, reason in faults[:FAULTS_NAMED])

@@ -49,5 +49,11 @@ class Stopwatch:
 
     @property
     def seconds(self) -> dict[str, float]:
-        """Seconds of each closed stage, in the names of the contract."""
+        """Seconds spent in each stage so far, in the names of the contract."""
         return {name: round(seconds, 4) for name, seconds in self._seconds.items()}
+
+    @property
+    def finished(self) -> dict[str, float]:
+        """The same, without the stage in hand."""
+        in_hand = _REPORTED_AS[self.stage]
+        return {name: seconds for name, seconds in self.seconds.items() if name != in_hand}

@@ -1,0 +1,150 @@
+"""Put the worker together: the one place that knows what stands behind each port."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from importlib.metadata import version
+from pathlib import Path
+
+from pydantic import SecretStr
+
+from adapters.config import Config, ConfigError, EngineName
+from adapters.transfer.fetch import HttpFetch
+from adapters.transfer.guard import Policy
+from adapters.transfer.local import DirectoryStore
+from adapters.transfer.presigned import PresignedStore
+from adapters.transfer.store import S3Store, s3_client
+from adapters.transfer.webhook import Webhooks
+from adapters.workspace import Workspaces
+from handler.errors import StoreFailed
+from handler.job import Job
+from handler.ports import Fetch, Runtime, Store, Stored
+from handler.progress import Tick
+from handler.result import Worker
+from inference.avatar_cache import AvatarCache
+from inference.engine import LipSync, Parts
+from inference.media.limits import Limits
+from inference.media.probe import FfprobeGate
+from inference.preview import preview_parts
+from inference.weights import missing_weights
+
+MEGABYTE = 1024**2
+
+
+def bootstrap(config: Config, fetch: Fetch | None = None, store: Store | None = None) -> Runtime:
+    """Build all that outlives a job; ``fetch`` and ``store`` replace those of the configuration.
+
+    Raises :class:`ConfigError` if the configuration cannot work, with what to do about it.
+    """
+    started = time.monotonic()
+    limits = _limits(config)
+    parts = ENGINES[config.engine](config)
+    cache = AvatarCache(config.avatar_cache_dir, config.avatar_cache_mb * MEGABYTE)
+    workspaces = Workspaces()
+    workspaces.sweep()
+    return Runtime(
+        engine=LipSync(parts, cache, limits),
+        fetch=fetch or web_fetch(config),
+        store=store or _store(config),
+        probe=FfprobeGate(limits),
+        workspace=workspaces,
+        notify=Webhooks(_policy(config), _revealed(config.webhook_secret)),
+        clock=time.monotonic,
+        worker=Worker(
+            version=version("musetalk-worker"),
+            engine=parts.name,
+            weights=parts.weights,
+            worker_id=config.worker_id,
+            provider=config.provider,
+            cold_start_sec=round(time.monotonic() - started, 3),
+        ),
+        gpu_class=config.gpu_class or "cpu",
+        job_timeout_seconds=config.job_timeout_sec,
+    )
+
+
+def web_fetch(config: Config) -> Fetch:
+    """Build what brings in media from URLs."""
+    return HttpFetch(
+        _policy(config),
+        max_bytes=config.max_download_mb * MEGABYTE,
+        stall_seconds=config.stall_sec,
+    )
+
+
+def _preview(_: Config) -> Parts:
+    return preview_parts()
+
+
+def _musetalk(config: Config) -> Parts:
+    missing = missing_weights(config.weights_dir)
+    if missing:
+        files = "; ".join(f"{file.path} (from {file.repository})" for file in missing)
+        raise ConfigError(
+            f"MUSETALK_ENGINE is musetalk, but MUSETALK_WEIGHTS_DIR={config.weights_dir} lacks its"
+            f" weights: {files}. Put them there from these Hugging Face repositories, or set"
+            " MUSETALK_ENGINE=preview to try the worker without weights (no real lip-sync)."
+        )
+    raise ConfigError(
+        "MUSETALK_ENGINE is musetalk, whose networks are not part of this version yet; set"
+        " MUSETALK_ENGINE=preview to try the worker without them (no real lip-sync)."
+    )
+
+
+#: Every engine that a worker can be told to use; a new one is one line here.
+ENGINES: Mapping[EngineName, Callable[[Config], Parts]] = {
+    EngineName.MUSETALK: _musetalk,
+    EngineName.PREVIEW: _preview,
+}
+
+
+def _limits(config: Config) -> Limits:
+    return Limits(
+        max_pixels=config.max_pixels,
+        max_fps=config.max_fps,
+        max_video_seconds=config.max_video_sec,
+        max_audio_seconds=config.max_audio_sec,
+        stall_seconds=config.stall_sec,
+    )
+
+
+def _policy(config: Config) -> Policy:
+    return Policy(config.allow_http, config.allow_private_hosts)
+
+
+def _store(config: Config) -> Store:
+    """Send a video to its own presigned URL if its job brought one, else to the worker's place."""
+    presigned, ours = PresignedStore(_policy(config)), _own_store(config)
+
+    def store(path: Path, job: Job, tick: Tick) -> Stored:
+        brings_url = job.output is not None and job.output.put_url is not None
+        return (presigned if brings_url else ours)(path, job, tick)
+
+    return store
+
+
+def _own_store(config: Config) -> Store:
+    if config.output_dir is not None:
+        return DirectoryStore(config.output_dir)
+    if config.b2_bucket_name is None:
+        return _nowhere
+    client = s3_client(
+        config.s3_endpoint_url,
+        config.s3_region,
+        config.b2_key_id or "",
+        _revealed(config.b2_app_key) or "",
+    )
+    return S3Store(client, config.b2_bucket_name, config.b2_prefix, config.output_url_template)
+
+
+def _nowhere(path: Path, job: Job, tick: Tick) -> Stored:
+    raise StoreFailed(
+        "This worker has no storage of its own: send output.put_url and output.get_url with the"
+        " job, or have B2_KEY_ID, B2_APP_KEY and B2_BUCKET_NAME set.",
+        retryable=False,
+    )
+
+
+def _revealed(secret: SecretStr | None) -> str | None:
+    return secret.get_secret_value() if secret is not None else None

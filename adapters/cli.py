@@ -1,0 +1,197 @@
+"""The command line: one job from local files or URLs, the contract's schemas, a look at the worker.
+
+What a command needs is imported when it runs: ``--help`` must not wait for OpenCV.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+
+import typer
+
+if TYPE_CHECKING:
+    from handler.ports import Runtime
+    from handler.progress import Report
+    from handler.result import Result
+
+app = typer.Typer(
+    name="musetalk-worker",
+    help="Make a face talk: face video + voice -> lip-synced video.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+)
+
+#: Exit codes: the job has its video; the job failed; the command or a setting is wrong.
+DONE, FAILED, MISUSED = 0, 1, 2
+
+
+def main() -> None:
+    """Run the command line."""
+    app()
+
+
+@app.command()
+def run(
+    job: Annotated[
+        Path | None, typer.Argument(help="A job as JSON; - reads it from stdin.")
+    ] = None,
+    video: Annotated[str | None, typer.Option(help="Face: a path or a URL.")] = None,
+    audio: Annotated[str | None, typer.Option(help="Voice: a path or a URL.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Where to write the video.")] = None,
+    engine: Annotated[str | None, typer.Option(help="musetalk or preview.")] = None,
+    sync_mode: Annotated[
+        str | None, typer.Option(help="bounce, loop, cut_off, silence or remap.")
+    ] = None,
+    resolution: Annotated[str | None, typer.Option(help="A cap: 720p or 512x512.")] = None,
+    aspect_ratio: Annotated[str | None, typer.Option(help="Such as 9:16; see params.fit.")] = None,
+    param: Annotated[
+        list[str] | None, typer.Option(help="An option of the job, such as fit=crop or crf=23.")
+    ] = None,
+) -> None:
+    """Run one job and print its result as JSON.
+
+    Exit code 0 if the video is there, 1 if the job failed, 2 if the command or a setting is wrong.
+    """
+    raw = _read_job(job)
+    flags = {
+        "video_url": video,
+        "audio_url": audio,
+        "sync_mode": sync_mode,
+        "resolution": resolution,
+        "aspect_ratio": aspect_ratio,
+    }
+    raw |= {name: value for name, value in flags.items() if value is not None}
+    if param:
+        raw["params"] = {**raw.get("params", {}), **dict(_option(text) for text in param)}
+    for name in ("video_url", "audio_url"):
+        if isinstance(raw.get(name), str):
+            raw[name] = _as_url(raw[name])
+    env = {**os.environ, **({"MUSETALK_ENGINE": engine} if engine else {})}
+    result = _handle(raw, _runtime(env, out))
+    typer.echo(json.dumps(result.to_json(), indent=2, ensure_ascii=False))
+    raise typer.Exit(DONE if result.status == "success" else FAILED)
+
+
+@app.command()
+def schema(
+    name: Annotated[str | None, typer.Argument(help="job, success or failure; else all.")] = None,
+) -> None:
+    """Print the JSON Schemas of what callers send and get."""
+    from handler import Failure, Job, Success  # noqa: PLC0415 - see the module's docstring
+
+    schemas = {
+        "job": Job.model_json_schema(),
+        "success": Success.model_json_schema(mode="serialization"),
+        "failure": Failure.model_json_schema(mode="serialization"),
+    }
+    if name is not None and name not in schemas:
+        _misused(f"There is no schema named {name}; there are {', '.join(schemas)}.")
+    typer.echo(json.dumps(schemas[name] if name else schemas, indent=2))
+
+
+@app.command()
+def doctor() -> None:
+    """Say what is present and what is missing; exit code 1 if the worker could not take a job."""
+    from rich.console import Console  # noqa: PLC0415
+    from rich.table import Table  # noqa: PLC0415
+
+    from adapters.config import Config, ConfigError  # noqa: PLC0415
+    from adapters.doctor import examine  # noqa: PLC0415
+
+    try:
+        findings = examine(Config.from_env(os.environ))
+    except ConfigError as error:
+        _misused(str(error))
+    table = Table(show_header=False, box=None)
+    for finding in findings:
+        table.add_row("[green]ok" if finding.fine else "[red]--", finding.subject, finding.text)
+    Console().print(table)
+    raise typer.Exit(DONE if all(finding.fine for finding in findings) else FAILED)
+
+
+def _read_job(path: Path | None) -> dict[str, Any]:
+    if path is None:
+        return {}
+    try:
+        text = sys.stdin.read() if str(path) == "-" else path.read_text()
+        job = json.loads(text)
+    except (OSError, ValueError) as error:
+        _misused(f"The job cannot be read from {path}: {error}")
+    if not isinstance(job, dict):
+        _misused(f"The job in {path} is not a JSON object.")
+    return job
+
+
+def _option(text: str) -> tuple[str, Any]:
+    """Read ``name=value``, the value as JSON where it is any, else as a word."""
+    name, given, value = text.partition("=")
+    if not given:
+        _misused(f"--param takes name=value, not {text!r}.")
+    try:
+        return name, json.loads(value)
+    except ValueError:
+        return name, value
+
+
+def _as_url(text: str) -> str:
+    return text if "://" in text else Path(text).absolute().as_uri()
+
+
+def _runtime(env: Mapping[str, str], out: Path | None) -> Runtime:
+    from adapters.bootstrap import bootstrap, web_fetch  # noqa: PLC0415
+    from adapters.config import Config, ConfigError  # noqa: PLC0415
+    from adapters.transfer.local import FileStore, LocalFetch  # noqa: PLC0415
+
+    try:
+        config = Config.from_env(env)
+        if out is None and not config.has_storage:
+            _misused("Say where the video goes: --out FILE, OUTPUT_DIR or a bucket.")
+        store = FileStore(out) if out is not None else None
+        return bootstrap(config, fetch=LocalFetch(web_fetch(config)), store=store)
+    except ConfigError as error:
+        _misused(str(error))
+
+
+def _handle(raw: Mapping[str, Any], runtime: Runtime) -> Result:
+    from handler import WorkerBroken, handle  # noqa: PLC0415
+
+    with _progress_bar() as report:
+        try:
+            return handle(raw, runtime, report)
+        except WorkerBroken as broken:
+            return broken.failure
+
+
+@contextmanager
+def _progress_bar() -> Iterator[Report]:
+    from rich.console import Console  # noqa: PLC0415
+    from rich.progress import BarColumn, TaskProgressColumn, TextColumn, TimeElapsedColumn  # noqa: PLC0415
+    from rich.progress import Progress as Bar  # noqa: PLC0415
+
+    from handler.progress import Progress  # noqa: PLC0415
+
+    columns = (
+        TextColumn("{task.description:<12}"),
+        BarColumn(),
+        TaskProgressColumn(),
+        TimeElapsedColumn(),
+    )
+    with Bar(*columns, console=Console(stderr=True)) as bar:
+        task = bar.add_task("starting", total=1.0)
+
+        def report(progress: Progress) -> None:
+            bar.update(task, completed=progress.fraction, description=progress.phase.value)
+
+        yield report
+
+
+def _misused(message: str) -> NoReturn:
+    typer.echo(message, err=True)
+    raise typer.Exit(MISUSED)

@@ -1,0 +1,126 @@
+"""Every setting of the worker, read once from the environment (CONTRACT.md section 6)."""
+
+from __future__ import annotations
+
+import socket
+import tempfile
+from collections.abc import Mapping
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Self
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationError
+
+#: The first of these that is set names the worker, in every message that it sends.
+IDENTITY_VARIABLES = (
+    "BUFFER_WORKER_ID",
+    "SALAD_MACHINE_ID",
+    "VAST_CONTAINERLABEL",
+    "OCTASPACE_NODE_ID",
+    "RUNPOD_POD_ID",
+    "WORKER_ID",
+)
+
+
+class ConfigError(Exception):
+    """A setting is missing or wrong; the message names the variable, and never a secret."""
+
+
+class EngineName(StrEnum):
+    """Name an engine that the worker can be told to use."""
+
+    MUSETALK = "musetalk"
+    PREVIEW = "preview"
+
+
+def _comma_list(value: object) -> object:
+    if not isinstance(value, str):
+        return value
+    names = (name.strip().lower() for name in value.split(","))
+    return frozenset(name for name in names if name not in ("", "false"))
+
+
+HostNames = Annotated[frozenset[str], BeforeValidator(_comma_list)]
+
+
+class Config(BaseModel):
+    """Hold the settings; the alias of each field is its environment variable."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+
+    engine: EngineName = Field(EngineName.MUSETALK, alias="MUSETALK_ENGINE")
+    weights_dir: Path = Field(Path("/weights"), alias="MUSETALK_WEIGHTS_DIR")
+    avatar_cache_dir: Path = Field(
+        Path(tempfile.gettempdir()) / "musetalk-avatars", alias="AVATAR_CACHE_DIR"
+    )
+    avatar_cache_mb: int = Field(1024, alias="AVATAR_CACHE_MB", ge=0)
+
+    b2_key_id: str | None = Field(None, alias="B2_KEY_ID")
+    b2_app_key: SecretStr | None = Field(None, alias="B2_APP_KEY")
+    b2_bucket_name: str | None = Field(None, alias="B2_BUCKET_NAME")
+    b2_prefix: str = Field("avatar/outputs", alias="B2_PREFIX")
+    s3_endpoint_url: str = Field(
+        # The cluster that the default OUTPUT_URL_TEMPLATE, f000, belongs to.
+        "https://s3.us-west-000.backblazeb2.com",
+        alias="S3_ENDPOINT_URL",
+    )
+    s3_region: str = Field("us-west-000", alias="S3_REGION")
+    output_url_template: str = Field(
+        "https://f000.backblazeb2.com/file/{bucket}/{key}", alias="OUTPUT_URL_TEMPLATE"
+    )
+    output_dir: Path | None = Field(None, alias="OUTPUT_DIR")
+
+    job_timeout_sec: float = Field(1800, alias="JOB_TIMEOUT_SEC", gt=0)
+    max_download_mb: int = Field(500, alias="MAX_DOWNLOAD_MB", ge=1)
+    max_video_sec: float = Field(600, alias="MAX_VIDEO_SEC", gt=0)
+    max_audio_sec: float = Field(600, alias="MAX_AUDIO_SEC", gt=0)
+    max_pixels: int = Field(3840 * 2160, alias="MAX_PIXELS", ge=1)
+    max_fps: float = Field(120, alias="MAX_FPS", ge=1)
+    stall_sec: float = Field(30, alias="STALL_SEC", gt=0)
+
+    allow_http: bool = Field(default=False, alias="ALLOW_HTTP")
+    allow_private_hosts: HostNames = Field(frozenset(), alias="ALLOW_PRIVATE_HOSTS")
+    webhook_secret: SecretStr | None = Field(None, alias="WEBHOOK_SECRET")
+
+    worker_id: str
+    provider: str = Field("unknown", alias="PROVIDER")
+    gpu_class: str | None = None
+
+    @classmethod
+    def from_env(cls, env: Mapping[str, str]) -> Self:
+        """Read the settings; a variable that is set to nothing counts as not set.
+
+        Raises :class:`ConfigError`, which names the variable at fault.
+        """
+        names = {field.alias for field in cls.model_fields.values() if field.alias}
+        given: dict[str, str | None] = {name: env[name] for name in names if env.get(name)}
+        identities = (env[name] for name in IDENTITY_VARIABLES if env.get(name))
+        given["worker_id"] = next(identities, None) or socket.gethostname()
+        given["gpu_class"] = env.get("GPU_CLASS_NAME") or env.get("GPU_CLASS") or None
+        try:
+            config = cls.model_validate(given)
+        except ValidationError as error:
+            raise ConfigError(_explain(error)) from None
+        config.check_storage()
+        return config
+
+    def check_storage(self) -> None:
+        """Raise :class:`ConfigError` if only some of the bucket's variables are set."""
+        parts = {
+            "B2_KEY_ID": self.b2_key_id,
+            "B2_APP_KEY": self.b2_app_key,
+            "B2_BUCKET_NAME": self.b2_bucket_name,
+        }
+        missing = [name for name, value in parts.items() if value is None]
+        if 0 < len(missing) < len(parts):
+            raise ConfigError(f"{' and '.join(missing)} must be set too, to store in a bucket.")
+
+    @property
+    def has_storage(self) -> bool:
+        """Tell whether the worker can store a video that brings no URL of its own."""
+        return self.output_dir is not None or self.b2_bucket_name is not None
+
+
+def _explain(error: ValidationError) -> str:
+    faults = error.errors(include_url=False, include_input=False, include_context=False)
+    return "; ".join(f"{fault['loc'][0]}: {fault['msg']}" for fault in faults)

@@ -1,0 +1,50 @@
+"""Directories for jobs, in which nothing outlives its job: neither its end nor a crash."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+#: A directory that is not yet locked has another name, so that no sweep takes it for left behind.
+_NEW, _LENT = "new-", "job-"
+
+
+class Workspaces:
+    """Lend directories below one root, each locked for as long as its job lives."""
+
+    def __init__(self, root: Path | None = None) -> None:
+        """Lend below ``root``, by default this user's part of the temporary directory."""
+        self._root = root or Path(tempfile.gettempdir()) / f"musetalk-worker-{os.getuid()}"
+        self._root.mkdir(mode=0o700, parents=True, exist_ok=True)
+
+    @contextmanager
+    def __call__(self) -> Iterator[Path]:
+        """Lend an empty directory that only this user can read."""
+        new = Path(tempfile.mkdtemp(prefix=_NEW, dir=self._root))
+        lock = os.open(new, os.O_RDONLY)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            lent = new.rename(new.with_name(_LENT + new.name.removeprefix(_NEW)))
+            try:
+                yield lent
+            finally:
+                shutil.rmtree(lent, ignore_errors=True)
+        finally:
+            os.close(lock)
+
+    def sweep(self) -> None:
+        """Remove what crashed workers left; what a living one uses is locked and stays."""
+        for left in self._root.glob(f"{_LENT}*"):
+            with suppress(FileNotFoundError):
+                lock = os.open(left, os.O_RDONLY)
+                try:
+                    with suppress(BlockingIOError):
+                        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                        shutil.rmtree(left, ignore_errors=True)
+                finally:
+                    os.close(lock)

@@ -1,0 +1,74 @@
+"""What the stories of whole jobs share: a worker with the preview engine, and its media."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from adapters.transfer.local import LocalFetch
+
+from adapters.bootstrap import bootstrap, web_fetch
+from adapters.config import Config
+from handler import Failure, Runtime, Success, handle
+
+ASSETS = Path(__file__).parent.parent / "assets"
+
+
+@dataclass(frozen=True)
+class Studio:
+    """A worker whose videos land in a directory, and who knows where jobs did their work."""
+
+    runtime: Runtime
+    out: Path
+
+    def film(self, video: Path, audio: Path, **fields: Any) -> tuple[Success, Path]:
+        """Run a job that must succeed; return its result and its video."""
+        result = self.run(video, audio, **fields)
+        assert isinstance(result, Success), result
+        return result, self.out / f"{result.musetalk_job_id}.mp4"
+
+    def fail(self, video: Path, audio: Path, **fields: Any) -> Failure:
+        """Run a job that must fail, and do so without leaving a video."""
+        result = self.run(video, audio, **fields)
+        assert isinstance(result, Failure), result
+        assert not list(self.out.glob("*"))
+        return result
+
+    def run(self, video: Path, audio: Path, **fields: Any) -> Success | Failure:
+        """Run a job on local files."""
+        urls = {"video_url": video.as_uri(), "audio_url": audio.as_uri()}
+        return handle({**urls, **fields}, self.runtime)
+
+
+@pytest.fixture
+def studio(tmp_path: Path) -> Studio:
+    """Open a worker for one test."""
+    return open_studio(tmp_path)
+
+
+def open_studio(place: Path, **env: str) -> Studio:
+    """Open a worker below a directory."""
+    out = place / "out"
+    config = Config.from_env(
+        {
+            "MUSETALK_ENGINE": "preview",
+            "AVATAR_CACHE_DIR": str(place / "avatars"),
+            "OUTPUT_DIR": str(out),
+            **env,
+        }
+    )
+    return Studio(bootstrap(config, fetch=LocalFetch(web_fetch(config))), out)
+
+
+@pytest.fixture(scope="session")
+def face() -> Path:
+    """Return the sample face: 4 s at 25 frames a second."""
+    return ASSETS / "face.mp4"
+
+
+@pytest.fixture(scope="session")
+def voice() -> Path:
+    """Return the sample voice: 6 s, silent from 3.12 s to 3.62 s."""
+    return ASSETS / "voice.wav"
