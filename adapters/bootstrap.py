@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 from importlib.metadata import version
-from pathlib import Path
 
 from pydantic import SecretStr
 
@@ -17,10 +16,7 @@ from adapters.transfer.presigned import PresignedStore
 from adapters.transfer.store import S3Store, s3_client
 from adapters.transfer.webhook import Webhooks
 from adapters.workspace import Workspaces
-from handler.errors import StoreFailed
-from handler.job import Job
-from handler.ports import Fetch, Runtime, Store, Stored
-from handler.progress import Tick
+from handler.ports import Fetch, Runtime, Store
 from handler.result import Worker
 from inference.avatar_cache import AvatarCache
 from inference.engine import LipSync, Parts
@@ -46,10 +42,10 @@ def bootstrap(config: Config, fetch: Fetch | None = None, store: Store | None = 
     return Runtime(
         engine=LipSync(parts, cache, limits),
         fetch=fetch or web_fetch(config),
-        store=store or _store(config),
+        store=store or PresignedStore(_policy(config), _own_store(config)),
         probe=FfprobeGate(limits),
         workspace=workspaces,
-        notify=Webhooks(_policy(config), _revealed(config.webhook_secret)),
+        notify=_webhooks(config),
         clock=time.monotonic,
         worker=Worker(
             version=version("musetalk-worker"),
@@ -80,11 +76,12 @@ def _preview(_: Config) -> Parts:
 def _musetalk(config: Config) -> Parts:
     missing = missing_weights(config.weights_dir)
     if missing:
-        files = "; ".join(f"{file.path} (from {file.repository})" for file in missing)
+        files = "; ".join(f"{file.path} from {file.repository}" for file in missing)
         raise ConfigError(
-            f"MUSETALK_ENGINE is musetalk, but MUSETALK_WEIGHTS_DIR={config.weights_dir} lacks its"
-            f" weights: {files}. Put them there from these Hugging Face repositories, or set"
-            " MUSETALK_ENGINE=preview to try the worker without weights (no real lip-sync)."
+            f"MUSETALK_ENGINE is musetalk, but MUSETALK_WEIGHTS_DIR={config.weights_dir} lacks"
+            " weights. Put them there from these Hugging Face repositories, or set"
+            " MUSETALK_ENGINE=preview to try the worker without them (no real lip-sync)."
+            f" Missing: {files}."
         )
     raise ConfigError(
         "MUSETALK_ENGINE is musetalk, whose networks are not part of this version yet; set"
@@ -113,22 +110,19 @@ def _policy(config: Config) -> Policy:
     return Policy(config.allow_http, config.allow_private_hosts)
 
 
-def _store(config: Config) -> Store:
-    """Send a video to its own presigned URL if its job brought one, else to the worker's place."""
-    presigned, ours = PresignedStore(_policy(config)), _own_store(config)
-
-    def store(path: Path, job: Job, tick: Tick) -> Stored:
-        brings_url = job.output is not None and job.output.put_url is not None
-        return (presigned if brings_url else ours)(path, job, tick)
-
-    return store
+def _webhooks(config: Config) -> Webhooks:
+    try:
+        return Webhooks(_policy(config), _revealed(config.webhook_secret))
+    except ValueError as error:
+        raise ConfigError(str(error)) from error
 
 
-def _own_store(config: Config) -> Store:
+def _own_store(config: Config) -> Store | None:
+    """Return where this worker puts videos whose jobs bring no place of their own."""
     if config.output_dir is not None:
         return DirectoryStore(config.output_dir)
     if config.b2_bucket_name is None:
-        return _nowhere
+        return None
     client = s3_client(
         config.s3_endpoint_url,
         config.s3_region,
@@ -136,14 +130,6 @@ def _own_store(config: Config) -> Store:
         _revealed(config.b2_app_key) or "",
     )
     return S3Store(client, config.b2_bucket_name, config.b2_prefix, config.output_url_template)
-
-
-def _nowhere(path: Path, job: Job, tick: Tick) -> Stored:
-    raise StoreFailed(
-        "This worker has no storage of its own: send output.put_url and output.get_url with the"
-        " job, or have B2_KEY_ID, B2_APP_KEY and B2_BUCKET_NAME set.",
-        retryable=False,
-    )
 
 
 def _revealed(secret: SecretStr | None) -> str | None:

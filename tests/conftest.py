@@ -1,19 +1,44 @@
-"""What the stories of whole jobs share: a worker with the preview engine, and its media."""
+"""What the stories share: the contract's examples, a worker with the preview engine, its media."""
 
 from __future__ import annotations
 
+import json
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
-from adapters.transfer.local import LocalFetch
+from hypothesis import settings
 
 from adapters.bootstrap import bootstrap, web_fetch
 from adapters.config import Config
+from adapters.transfer.local import LocalFetch
 from handler import Failure, Runtime, Success, handle
 
-ASSETS = Path(__file__).parent.parent / "assets"
+TESTS = Path(__file__).parent
+ASSETS = TESTS.parent / "assets"
+
+# What a property costs in time says more about the machine than about the property.
+settings.register_profile("unhurried", deadline=None)
+settings.load_profile("unhurried")
+
+
+def read_contract(name: str) -> dict[str, Any]:
+    """Return one of the contract's examples."""
+    return json.loads((TESTS / "contract" / f"{name}.json").read_text(encoding="utf-8"))
+
+
+@pytest.fixture
+def contract() -> Callable[[str], dict[str, Any]]:
+    """Return what reads the contract's examples."""
+    return read_contract
+
+
+@pytest.fixture
+def job() -> dict[str, Any]:
+    """Return the contract's example of a job."""
+    return read_contract("job")
 
 
 @dataclass(frozen=True)

@@ -86,9 +86,10 @@ class Child:
             raise ChildFailed(f"exit code {code}: {self._complaint()}")
 
     def _complaint(self) -> str:
-        end = self._complaints.seek(0, os.SEEK_END)
-        self._complaints.seek(max(0, end - COMPLAINT_CHARACTERS))
-        text = " ".join(self._complaints.read().decode(errors="replace").split())
+        # What went wrong comes first; what follows from it, after.
+        self._complaints.seek(0)
+        head = self._complaints.read(COMPLAINT_CHARACTERS).decode(errors="replace")
+        text = " ".join(head.split())
         # Where the worker keeps its files is nobody's business.
         return _PATH.sub("the file", text)
 

@@ -32,6 +32,13 @@ AUDIO_DECODERS = (
 )
 STILL_DECODERS = ("png", "mjpeg", "webp", "bmp")
 
+#: The same in words for the caller.
+ACCEPTED = (
+    "MP4, MOV, MKV and WebM with H.264, HEVC, VP8, VP9, AV1 or MPEG-4",
+    "PNG, JPEG, WebP and BMP images",
+    "WAV, MP3, Ogg, FLAC and AAC sound",
+)
+
 #: First bytes of the still images that are accepted; a file's name is no evidence.
 STILL_SIGNATURES = (b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"BM")
 #: A WebP file begins with RIFF, four bytes of length, and this.

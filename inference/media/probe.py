@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from fractions import Fraction
@@ -26,6 +27,7 @@ from handler.ports import AudioInfo, VideoInfo
 from handler.result import Output
 from inference.media.child import ChildFailed, reading
 from inference.media.limits import (
+    ACCEPTED,
     MAX_CHANNELS,
     MIN_SIDE_PIXELS,
     SAMPLE_RATES_HZ,
@@ -47,6 +49,9 @@ USUAL_RATES = tuple(
 )  # fmt: skip
 #: A rate this close to a usual one is that one, written down with rounded timestamps.
 RATE_TOLERANCE = 0.002
+
+#: What ffprobe says of a file that a whitelist stopped; it has no exit code for that.
+_REFUSED = re.compile(r"(?:Codec \((?P<codec>\w+)\)|Format) not on whitelist")
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,6 +164,11 @@ def _describe(path: Path, *, still: bool, limits: Limits) -> Any:
             child.finish(limits.stall_seconds)
         return json.loads(buffer[:size].tobytes())
     except (ChildFailed, ValueError) as error:
+        if refused := _REFUSED.search(str(error)):
+            what = f"codec {refused['codec']}" if refused["codec"] else "file's format"
+            raise UnsupportedMedia(
+                f"The {what} is not accepted. Accepted are {'; '.join(ACCEPTED)}."
+            ) from error
         raise MediaUnreadable(
             "The file is not of an accepted media format, or is damaged.", reason=str(error)
         ) from error

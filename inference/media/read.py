@@ -24,7 +24,7 @@ from inference.media.framing import Framing, picture_filters
 from inference.media.limits import Limits, input_options
 
 #: Frames held at once when a clip is played backwards, and the longest clip that is kept whole.
-CHUNK_BYTES = 48 * 1024**2
+CHUNK_BYTES = 24 * 1024**2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,0 +1,71 @@
+"""When a transfer is tried again, and how long that waits."""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TypeVar
+
+T = TypeVar("T")
+
+#: Longest sleep in which nobody can stop the transfer.
+NAP_SECONDS = 1.0
+
+
+class Transient(Exception):
+    """A try failed for a reason that may pass; the message says which and holds no secret."""
+
+    def __init__(
+        self, reason: str, *, status: int | None = None, asked_seconds: float = 0.0
+    ) -> None:
+        super().__init__(reason)
+        self.status = status
+        #: How long the server wishes to be left alone.
+        self.asked_seconds = asked_seconds
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Retry:
+    """Say how often something is tried, with exponential back-off and full jitter between."""
+
+    tries: int = 4
+    first_seconds: float = 1.0
+    longest_seconds: float = 8.0
+    #: A server may ask for more than our own longest wait, but not for ever.
+    longest_asked_seconds: float = 30.0
+    sleep: Callable[[float], None] = time.sleep
+    #: Returns a number from 0 to 1, the share of the back-off that is waited.
+    chance: Callable[[], float] = random.random
+
+    def run(self, attempt: Callable[[int], T], pulse: Callable[[], None]) -> T:
+        """Call ``attempt`` with 1, 2, ... until it returns something, and return that.
+
+        ``pulse`` is called before each try and while waiting; what it raises ends everything.
+        Raises the :class:`Transient` of the last try, and at once whatever else a try raises.
+        """
+        for number in range(1, self.tries):
+            pulse()
+            try:
+                return attempt(number)
+            except Transient as failure:
+                seconds = self._pause(number, failure)
+            self._wait(seconds, pulse)
+        pulse()
+        return attempt(self.tries)
+
+    def _pause(self, number: int, failure: Transient) -> float:
+        back_off = min(self.longest_seconds, self.first_seconds * 2.0 ** (number - 1))
+        asked = min(self.longest_asked_seconds, failure.asked_seconds)
+        return max(asked, back_off * self.chance())
+
+    def _wait(self, seconds: float, pulse: Callable[[], None]) -> None:
+        while seconds > 0:
+            self.sleep(min(seconds, NAP_SECONDS))
+            seconds -= NAP_SECONDS
+            pulse()
+
+
+#: What transfers do unless they are told otherwise.
+PATIENT = Retry()

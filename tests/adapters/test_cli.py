@@ -1,0 +1,191 @@
+"""The command line, as a shell sees it: words on two streams and an exit code."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import pytest
+
+WORKER = Path(sys.executable).with_name("musetalk-worker")
+
+
+def run_worker(*words: object, stdin: str = "", **env: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [str(WORKER), *map(str, words)],
+        env={"PATH": os.environ["PATH"], "HOME": os.environ.get("HOME", "/"), **env},
+        input=stdin,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+@pytest.fixture
+def word(voice: Path, tmp_path: Path) -> Path:
+    """Return the first second of the sample voice."""
+    target = tmp_path / "word.wav"
+    command = ["ffmpeg", "-v", "error", "-i", str(voice), "-t", "1", str(target)]
+    subprocess.run(command, check=True)
+    return target
+
+
+def test_a_face_and_a_voice_make_a_video_and_a_result(
+    face: Path, word: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "new" / "talking.mp4"
+
+    done = run_worker("run", "--engine=preview", "--video", face, "--audio", word, "--out", out)
+
+    result = json.loads(done.stdout)
+    assert done.returncode == 0, done.stderr
+    assert result["status"] == "success"
+    assert result["output_url"] == out.as_uri()
+    assert result["output"]["bytes"] == out.stat().st_size
+    assert "completed" in done.stderr
+
+
+def test_a_job_can_come_as_a_file_or_from_a_pipe(face: Path, word: Path, tmp_path: Path) -> None:
+    job = {
+        "musetalk_job_id": "job-7",
+        "video_url": str(face),
+        "audio_url": word.as_uri(),
+        "params": {"crf": 30},
+    }
+    path = tmp_path / "job.json"
+    path.write_text(json.dumps(job))
+    settings = {"MUSETALK_ENGINE": "preview", "OUTPUT_DIR": str(tmp_path / "out")}
+
+    from_file = run_worker("run", path, "--resolution", "128p", **settings)
+    from_pipe = run_worker("run", "-", "--param", "fit=pad", stdin=json.dumps(job), **settings)
+
+    assert json.loads(from_file.stdout)["output"]["height"] == 128
+    assert json.loads(from_pipe.stdout)["output"]["height"] == 512
+    assert (tmp_path / "out" / "job-7.mp4").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "stage", "code"),
+    [
+        (["--video", "gone.mp4"], "download", "download_failed"),
+        (["--video", "ftp://example.com/face.mp4"], "download", "download_failed"),
+        (["--video", "http://169.254.169.254/face"], "download", "download_failed"),
+        (["--param", "crf=99"], "validation", "invalid_job"),
+        (["--param", "mouth=wide"], "validation", "invalid_job"),
+        (["--sync-mode", "dance"], "validation", "invalid_job"),
+        (["--resolution", "huge"], "validation", "invalid_job"),
+    ],
+)
+def test_a_job_that_fails_says_why_and_exits_with_1(
+    face: Path, word: Path, tmp_path: Path, words: list[str], stage: str, code: str
+) -> None:
+    media = ["--video", face, "--audio", word, "--out", tmp_path / "out.mp4"]
+
+    done = run_worker("run", "--engine=preview", *media, *words)
+
+    result = json.loads(done.stdout)
+    assert done.returncode == 1
+    assert (result["status"], result["stage"], result["error_code"]) == ("failed", stage, code)
+    assert "Traceback" not in done.stdout + done.stderr
+    assert not (tmp_path / "out.mp4").exists()
+
+
+def test_a_production_start_without_weights_fails_and_says_how_to_get_them(
+    face: Path, word: Path, tmp_path: Path
+) -> None:
+    media = ["--video", face, "--audio", word, "--out", tmp_path / "out.mp4"]
+
+    done = run_worker("run", *media, MUSETALK_WEIGHTS_DIR=str(tmp_path))
+
+    assert done.returncode == 2
+    assert done.stdout == ""
+    for word_of_help in ("unet.pth", "TMElyralab/MuseTalk", "MUSETALK_ENGINE=preview"):
+        assert word_of_help in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "env", "complaint"),
+    [
+        (["run"], {}, "--out"),
+        (["run", "no-such-job.json"], {}, "no-such-job.json"),
+        (["run", "--out", "x.mp4", "--engine", "magic"], {}, "MUSETALK_ENGINE"),
+        (["run", "--out", "x.mp4"], {"MAX_FPS": "many"}, "MAX_FPS"),
+        (["run", "--out", "x.mp4", "--param", "crf"], {}, "name=value"),
+        (["run", "--no-such-flag"], {}, "--no-such-flag"),
+        (["schema", "poem"], {}, "job, success, failure"),
+        (["doctor"], {"MAX_FPS": "many"}, "MAX_FPS"),
+    ],
+)
+def test_a_command_that_makes_no_sense_is_explained_and_exits_with_2(
+    words: list[str], env: dict[str, str], complaint: str
+) -> None:
+    done = run_worker(*words, COLUMNS="200", **env)
+
+    assert done.returncode == 2
+    assert complaint in done.stderr
+    assert "Traceback" not in done.stderr
+    assert done.stdout == ""
+
+
+def test_the_schemas_describe_what_is_really_sent(
+    contract: Callable[[str], dict[str, Any]],
+) -> None:
+    schemas = json.loads(run_worker("schema").stdout)
+
+    jsonschema.validate(contract("job"), schemas["job"])
+    jsonschema.validate(contract("success"), schemas["success"])
+    jsonschema.validate(contract("media_error"), schemas["failure"])
+    jsonschema.validate(contract("processing_error"), schemas["failure"])
+    with pytest.raises(jsonschema.ValidationError):
+        jsonschema.validate({**contract("job"), "vidoe_url": "x"}, schemas["job"])
+
+
+def test_one_schema_can_be_asked_for() -> None:
+    schema = json.loads(run_worker("schema", "job").stdout)
+
+    assert schema["title"] == "Job"
+
+
+def test_the_doctor_is_content_with_a_preview_worker(tmp_path: Path) -> None:
+    done = run_worker("doctor", MUSETALK_ENGINE="preview", OUTPUT_DIR=str(tmp_path))
+
+    assert done.returncode == 0, done.stdout
+    for subject in ("ffmpeg", "engine", "gpu", "storage", "isolation"):
+        assert subject in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("env", "complaint"),
+    [
+        ({}, "unet.pth"),
+        ({"MUSETALK_ENGINE": "preview"}, "OUTPUT_DIR"),
+        ({"MUSETALK_ENGINE": "preview", "OUTPUT_DIR": "/tmp", "PATH": "/nowhere"}, "ffmpeg"),
+    ],
+)
+def test_the_doctor_says_what_is_missing_and_exits_with_1(
+    env: dict[str, str], complaint: str
+) -> None:
+    done = run_worker("doctor", COLUMNS="300", **env)
+
+    assert done.returncode == 1
+    assert complaint in done.stdout
+
+
+def test_help_and_schemas_need_no_heavy_library() -> None:
+    script = (
+        "import sys, adapters.cli;"
+        "print([name for name in ('cv2', 'numpy', 'boto3', 'torch') if name in sys.modules])"
+    )
+
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True
+    )
+
+    assert done.stdout.strip() == "[]"
