@@ -21,12 +21,12 @@ from pathlib import Path
 from statistics import median
 
 import psutil
-from adapters.transfer.local import LocalFetch
 from rich.console import Console
 from rich.table import Table
 
 from adapters.bootstrap import bootstrap, web_fetch
 from adapters.config import Config
+from adapters.transfer.local import LocalFetch
 from handler import Runtime, Success, handle
 
 ROUNDS = 5
