@@ -1,7 +1,7 @@
 """Read a stranger's video as frames, in the order in which they are to be shown.
 
 Frames lie on a grid of constant rate, whatever the timestamps: frame k is what a viewer sees at
-k / fps seconds. No more than :data:`CHUNK_BYTES` of them are held at a time; to play a clip
+k / fps seconds. No more than one chunk of them is held at a time; to play a clip
 backwards it is decoded again, chunk by chunk from its end.
 """
 
@@ -23,8 +23,11 @@ from inference.media.child import Child, ChildFailed, reading
 from inference.media.framing import Framing, picture_filters
 from inference.media.limits import Limits, input_options
 
-#: Frames held at once when a clip is played backwards, and the longest clip that is kept whole.
+#: Held at once when a clip is played backwards, and the longest clip that is kept whole: so many
+#: bytes, or so many frames where these are large. Each chunk costs decoding from the key frame
+#: before it, so smaller ones are slower.
 CHUNK_BYTES = 24 * 1024**2
+CHUNK_FRAMES = 16
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,7 +89,8 @@ class FrameReader:
 
     @property
     def _chunk_frames(self) -> int:
-        return max(1, CHUNK_BYTES // Frame.size_bytes(self.framing.width, self.framing.height))
+        frame_bytes = Frame.size_bytes(self.framing.width, self.framing.height)
+        return max(CHUNK_FRAMES, CHUNK_BYTES // frame_bytes)
 
     def _next_frame(self, child: Child) -> Frame | None:
         width, height = self.framing.canvas
