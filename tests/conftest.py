@@ -15,6 +15,7 @@ from adapters.bootstrap import bootstrap, web_fetch
 from adapters.config import Config
 from adapters.transfer.local import LocalFetch
 from handler import Failure, Runtime, Success, handle
+from tests import clips
 
 TESTS = Path(__file__).parent
 ASSETS = TESTS.parent / "assets"
@@ -97,3 +98,11 @@ def face() -> Path:
 def voice() -> Path:
     """Return the sample voice: 6 s, silent from 3.12 s to 3.62 s."""
     return ASSETS / "voice.wav"
+
+
+@pytest.fixture(scope="session")
+def word(voice: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the first second of the sample voice, where its length does not matter."""
+    target = tmp_path_factory.mktemp("word") / "word.wav"
+    clips.run_ffmpeg("-i", f"{voice}", "-t", "1", f"{target}")
+    return target

@@ -27,15 +27,6 @@ def run_worker(*words: object, stdin: str = "", **env: str) -> subprocess.Comple
     )
 
 
-@pytest.fixture
-def word(voice: Path, tmp_path: Path) -> Path:
-    """Return the first second of the sample voice."""
-    target = tmp_path / "word.wav"
-    command = ["ffmpeg", "-v", "error", "-i", str(voice), "-t", "1", str(target)]
-    subprocess.run(command, check=True)
-    return target
-
-
 def test_a_face_and_a_voice_make_a_video_and_a_result(
     face: Path, word: Path, tmp_path: Path
 ) -> None:
