@@ -84,7 +84,7 @@ def schema(
     name: Annotated[str | None, typer.Argument(help="job, success or failure; else all.")] = None,
 ) -> None:
     """Print the JSON Schemas of what callers send and get."""
-    from handler import Failure, Job, Success  # noqa: PLC0415 - see the module's docstring
+    from handler import Failure, Job, Success
 
     schemas = {
         "job": Job.model_json_schema(),
@@ -99,11 +99,11 @@ def schema(
 @app.command()
 def doctor() -> None:
     """Say what is present and what is missing; exit code 1 if the worker could not take a job."""
-    from rich.console import Console  # noqa: PLC0415
-    from rich.table import Table  # noqa: PLC0415
+    from rich.console import Console
+    from rich.table import Table
 
-    from adapters.config import Config, ConfigError  # noqa: PLC0415
-    from adapters.doctor import examine  # noqa: PLC0415
+    from adapters.config import Config, ConfigError
+    from adapters.doctor import examine
 
     try:
         findings = examine(Config.from_env(os.environ))
@@ -145,9 +145,9 @@ def _as_url(text: str) -> str:
 
 
 def _runtime(env: Mapping[str, str], out: Path | None) -> Runtime:
-    from adapters.bootstrap import bootstrap, web_fetch  # noqa: PLC0415
-    from adapters.config import Config, ConfigError  # noqa: PLC0415
-    from adapters.transfer.local import FileStore, LocalFetch  # noqa: PLC0415
+    from adapters.bootstrap import bootstrap, web_fetch
+    from adapters.config import Config, ConfigError
+    from adapters.transfer.local import FileStore, LocalFetch
 
     try:
         config = Config.from_env(env)
@@ -160,7 +160,7 @@ def _runtime(env: Mapping[str, str], out: Path | None) -> Runtime:
 
 
 def _handle(raw: Mapping[str, Any], runtime: Runtime) -> Result:
-    from handler import WorkerBroken, handle  # noqa: PLC0415
+    from handler import WorkerBroken, handle
 
     with _progress_bar() as report:
         try:
@@ -171,11 +171,11 @@ def _handle(raw: Mapping[str, Any], runtime: Runtime) -> Result:
 
 @contextmanager
 def _progress_bar() -> Iterator[Report]:
-    from rich.console import Console  # noqa: PLC0415
-    from rich.progress import BarColumn, TaskProgressColumn, TextColumn, TimeElapsedColumn  # noqa: PLC0415
-    from rich.progress import Progress as Bar  # noqa: PLC0415
+    from rich.console import Console
+    from rich.progress import BarColumn, TaskProgressColumn, TextColumn, TimeElapsedColumn
+    from rich.progress import Progress as Bar
 
-    from handler.progress import Progress  # noqa: PLC0415
+    from handler.progress import Progress
 
     columns = (
         TextColumn("{task.description:<12}"),

@@ -195,7 +195,7 @@ def _run(argv: list[str], data: bytes = b"") -> None:
     if program is None:
         message = f"{argv[0]} is not installed"
         raise FileNotFoundError(message)
-    result = subprocess.run(  # noqa: S603 (every argument is built in this file)
+    result = subprocess.run(
         [program, *argv[1:]], input=data, capture_output=True, check=False
     )
     if result.returncode != 0:

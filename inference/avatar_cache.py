@@ -35,7 +35,7 @@ class AvatarCache:
         path = self._path(key)
         try:
             content = path.read_bytes()
-        except FileNotFoundError:
+        except OSError:
             return None
         try:
             avatar = _unpack(content)

@@ -83,8 +83,7 @@ class LipSync:
         with self._turn:
             avatar = self._cache.load(key)
             if avatar is None or not avatar.covers(needed):
-                avatar = self._track(scene, needed, tick)
-                self._cache.save(key, avatar)
+                avatar = self._remember(key, self._track(scene, needed, tick))
         missing = sum(frame is None for frame in avatar.frames)
         if missing == len(avatar.frames):
             raise FaceNotFound("No face was found in any frame of the video.")
@@ -92,7 +91,7 @@ class LipSync:
         warnings = (*aspect_warning(scene.video, scene.job), *self._unused(scene))
         if missing:
             warnings += (f"{missing} of {len(avatar.frames)} frames show no face and were kept.",)
-        return replace(avatar, warnings=warnings)
+        return replace(avatar, warnings=(*avatar.warnings, *warnings))
 
     def animate(self, avatar: Avatar, scene: Scene, target: Path, tick: Tick) -> Clip:
         """Write the talking face to ``target``, one frame after the other."""
@@ -122,6 +121,15 @@ class LipSync:
             generation_seconds=meter.seconds["mouth"],
             engine_seconds=meter.seconds,
         )
+
+    def _remember(self, key: str, avatar: Avatar) -> Avatar:
+        """Save a face for the next job; that it cannot be saved is no reason to lose this one."""
+        try:
+            self._cache.save(key, avatar)
+        except OSError as error:
+            warning = f"The face could not be remembered: {error.strerror}."
+            return replace(avatar, warnings=(warning,))
+        return avatar
 
     def _track(self, scene: Scene, needed: int | None, tick: Tick) -> Avatar:
         reader, meter = self._reader(scene), Meter()

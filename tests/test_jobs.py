@@ -337,6 +337,16 @@ def test_a_face_known_for_a_short_voice_is_tracked_further_for_a_long_one(
     assert changes(face, video, forth_and_back(100, 150))[60:].max() > 0
 
 
+def test_a_face_that_cannot_be_remembered_still_talks(
+    tmp_path: Path, face: Path, word: Path
+) -> None:
+    (tmp_path / "avatars").write_text("a file where the cache would be")
+
+    result, _ = open_studio(tmp_path).film(face, word)
+
+    assert "could not be remembered" in result.warnings[0]
+
+
 # -- what cannot be filmed -------------------------------------------------------------------------
 
 
