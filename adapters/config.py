@@ -11,6 +11,8 @@ from typing import Annotated, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationError
 
+from adapters.transfer.store import DEFAULT_OUTPUT_URL_TEMPLATE
+
 #: The first of these that is set names the worker, in every message that it sends.
 IDENTITY_VARIABLES = (
     "BUFFER_WORKER_ID",
@@ -65,9 +67,7 @@ class Config(BaseModel):
         alias="S3_ENDPOINT_URL",
     )
     s3_region: str = Field("us-west-000", alias="S3_REGION")
-    output_url_template: str = Field(
-        "https://f000.backblazeb2.com/file/{bucket}/{key}", alias="OUTPUT_URL_TEMPLATE"
-    )
+    output_url_template: str = Field(DEFAULT_OUTPUT_URL_TEMPLATE, alias="OUTPUT_URL_TEMPLATE")
     output_dir: Path | None = Field(None, alias="OUTPUT_DIR")
 
     job_timeout_sec: float = Field(1800, alias="JOB_TIMEOUT_SEC", gt=0)

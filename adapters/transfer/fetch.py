@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from http import HTTPStatus
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import BinaryIO
 from urllib.parse import urljoin
 
 from adapters.transfer.guard import Policy, Pulse, Unreachable
@@ -65,7 +65,11 @@ class HttpFetch:
                 f"Download failed: {error}", url=place, reason=str(error)
             ) from error
         except Transient as error:
-            raise self._gave_up(place, error) from error
+            raise FetchFailed(
+                f"Download failed after {self._retry.tries} tries: {error}",
+                url=place,
+                **error.details,
+            ) from error
         except OSError as error:
             reason = error.strerror or type(error).__name__
             raise FetchFailed(
@@ -93,14 +97,15 @@ class HttpFetch:
                 if target is None:
                     yield reply
                     return
-            url = urljoin(url, target)
+            url = _follow(url, target)
         raise Unreachable(f"more than {REDIRECTS_FOLLOWED} redirects")
 
-    def _gave_up(self, place: str, error: Transient) -> FetchFailed:
-        details: dict[str, Any] = {"url": place, "reason": str(error)}
-        if error.status is not None:
-            details["status_code"] = error.status
-        return FetchFailed(f"Download failed after {self._retry.tries} tries: {error}", **details)
+
+def _follow(url: str, target: str) -> str:
+    try:
+        return urljoin(url, target)
+    except ValueError as error:
+        raise Unreachable("the redirect does not lead to a URL") from error
 
 
 def _refuse_encoding(reply: Reply) -> None:

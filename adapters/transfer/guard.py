@@ -15,7 +15,8 @@ from urllib.parse import SplitResult, quote, urlsplit
 
 import httpcore2
 
-#: Networks that nobody outside may name, though ``ipaddress`` calls addresses of theirs global.
+#: Networks that nobody outside may name, though ``ipaddress`` calls addresses of theirs global
+#: in one version of Python or another (IANA's special-purpose registries; the clouds' manuals).
 REFUSED_NETWORKS = tuple(
     ip_network(network)
     for network in (

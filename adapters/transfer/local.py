@@ -33,10 +33,9 @@ class LocalFetch:
 
     def __call__(self, url: str, path: Path, tick: Tick) -> Fetched:
         """Link or copy a file to a path; raise :class:`SourceUnavailable` if it is not there."""
-        parts = urlsplit(url)
-        if parts.scheme != "file":
+        if not url.lower().startswith("file:"):
             return self._otherwise(url, path, tick)
-        source = Path(unquote(parts.path))
+        source = Path(unquote(urlsplit(url).path))
         if not source.is_file():
             raise _unavailable(url, f"there is no file {source}")
         try:

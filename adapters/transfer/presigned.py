@@ -66,7 +66,7 @@ class PresignedStore:
             raise StoreFailed(
                 f"Upload failed after {self._retry.tries} tries: {error}",
                 url=place,
-                reason=str(error),
+                **error.details,
             ) from error
 
     def _put(self, file: BinaryIO, size: int, put_url: str, tick: Tick) -> None:

@@ -6,7 +6,7 @@ import random
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Any, TypeVar
 
 T = TypeVar("T")
 
@@ -24,6 +24,12 @@ class Transient(Exception):
         self.status = status
         #: How long the server wishes to be left alone.
         self.asked_seconds = asked_seconds
+
+    @property
+    def details(self) -> dict[str, Any]:
+        """Return what a failure tells of it: the reason, and the status if there was one."""
+        status = {} if self.status is None else {"status_code": self.status}
+        return {"reason": str(self), **status}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

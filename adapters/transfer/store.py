@@ -55,8 +55,6 @@ def s3_client(endpoint_url: str | None, region: str | None, key_id: str, key_sec
         # Its own retries after a 500 or 503 are all over within half a second, and nothing can
         # stop them: S3Store waits for longer, and can be stopped.
         retries={"mode": "standard", "total_max_attempts": 1},
-        # A self-hosted store seldom has a host name for each bucket.
-        s3={"addressing_style": "path"},
     )
     return boto3.session.Session().client(
         "s3",
@@ -101,12 +99,8 @@ class S3Store:
             upload.send(video, self._part_bytes)
         except Transient as error:
             raise StoreFailed(
-                f"Upload failed after {self._retry.tries} tries: {error}",
-                reason=str(error),
-                status_code=error.status,
+                f"Upload failed after {self._retry.tries} tries: {error}", **error.details
             ) from error
-        except OSError as error:
-            raise StoreFailed(f"The video could not be read: {error.strerror}") from error
         tick(1.0)
         return Stored(self._url(key), upload.attempts)
 

@@ -19,7 +19,7 @@ from adapters.transfer.retry import Transient
 
 CONNECT_SECONDS = 10.0
 
-#: Statuses after which another try may succeed.
+#: Statuses after which another try may succeed (RFC 9110, RFC 6585, RFC 8470).
 RETRYABLE_STATUSES = frozenset({408, 425, 429, 500, 502, 503, 504})
 
 #: A stranger's words are repeated no further than this.
