@@ -195,9 +195,7 @@ def _run(argv: list[str], data: bytes = b"") -> None:
     if program is None:
         message = f"{argv[0]} is not installed"
         raise FileNotFoundError(message)
-    result = subprocess.run(
-        [program, *argv[1:]], input=data, capture_output=True, check=False
-    )
+    result = subprocess.run([program, *argv[1:]], input=data, capture_output=True, check=False)
     if result.returncode != 0:
         message = f"{argv[0]} failed: {result.stderr.decode(errors='replace').strip()}"
         raise RuntimeError(message)

@@ -13,6 +13,10 @@ from handler.job import Job
 from handler.progress import Tick
 from handler.result import CacheUse, Output, Worker
 
+#: How a stored picture is to be shown: (a, b, c, d) of its display matrix, each -1, 0 or 1.
+Orientation = tuple[int, int, int, int]
+UPRIGHT: Orientation = (1, 0, 0, 1)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class VideoInfo:
@@ -30,7 +34,7 @@ class VideoInfo:
     color: Mapping[str, str] = field(default_factory=dict)
     start_time: float = 0.0
     sample_aspect: Fraction = Fraction(1)
-    rotation: int = 0
+    orientation: Orientation = UPRIGHT
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

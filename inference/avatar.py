@@ -19,6 +19,8 @@ class AvatarFrame:
     box: Box
     #: PNG of [box height, box width], 0 to 255: a few kilobytes, where the plane takes a hundred.
     mask_png: bytes
+    #: The whole face, as the tracker saw it: what lies where in the box follows from it.
+    face: Box
 
     @property
     def mask(self) -> Plane:

@@ -8,7 +8,7 @@ import os
 import tempfile
 import zipfile
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import astuple, dataclass, replace
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -58,7 +58,11 @@ class AvatarCache:
         return self.directory / f"{key}.avatar"
 
     def _make_room(self) -> None:
-        entries = [(path, path.stat()) for path in self.directory.glob("*.avatar")]
+        entries = []
+        for path in self.directory.glob("*.avatar"):
+            # Another worker may be making room, too.
+            with suppress(FileNotFoundError):
+                entries.append((path, path.stat()))
         kept = 0
         for path, stat in sorted(entries, key=lambda entry: -entry[1].st_mtime):
             kept += stat.st_size
@@ -73,19 +77,19 @@ def cache_key(**facts: Any) -> str:
 
 
 def _pack(avatar: Avatar) -> bytes:
-    """Return a checksum, then arrays: each frame's box and the number of its mask."""
+    """Return a checksum, then arrays: each frame's box, face and number of its mask."""
     masks = list(dict.fromkeys(frame.mask_png for frame in avatar.frames if frame))
     number = {mask: index for index, mask in enumerate(masks)}
     rows = [
-        (frame.box.left, frame.box.top, frame.box.right, frame.box.bottom, number[frame.mask_png])
+        (*astuple(frame.box), *astuple(frame.face), number[frame.mask_png])
         if frame
-        else (0, 0, 0, 0, -1)
+        else (0, 0, 0, 0, 0, 0, 0, 0, -1)
         for frame in avatar.frames
     ]
     buffer = BytesIO()
     np.savez(
         buffer,
-        rows=np.array(rows, np.int32).reshape(-1, 5),
+        rows=np.array(rows, np.int32).reshape(-1, 9),
         sizes=np.array([len(mask) for mask in masks], np.int64),
         masks=np.frombuffer(b"".join(masks), np.uint8),
         complete=np.array(avatar.complete),
@@ -103,7 +107,7 @@ def _unpack(content: bytes) -> Avatar:
         whole = stored["masks"].tobytes()
         masks = [whole[end - size : end] for end, size in zip(ends, stored["sizes"], strict=True)]
         frames = tuple(
-            None if mask < 0 else AvatarFrame(Box(*box), masks[mask])
-            for *box, mask in stored["rows"].tolist()
+            None if mask < 0 else AvatarFrame(Box(*sides[:4]), masks[mask], Box(*sides[4:]))
+            for *sides, mask in stored["rows"].tolist()
         )
         return Avatar(frames, complete=bool(stored["complete"]))

@@ -20,11 +20,12 @@ from inference.compositing import paste
 from inference.faces import FaceTracker
 from inference.frame import Frame
 from inference.masks import FaceMask
-from inference.media.framing import aspect_warning, frame_picture
+from inference.media.color import color_tags
+from inference.media.framing import Framing, aspect_warning, frame_picture
 from inference.media.limits import Limits
 from inference.media.read import FrameReader
 from inference.media.sound import read_samples
-from inference.media.write import ClipSpec, color_tags, write_clip
+from inference.media.write import ClipSpec, write_clip
 from inference.meter import Meter
 from inference.mouth import Mouth, Shot
 from inference.pipeline import ahead
@@ -174,13 +175,16 @@ class LipSync:
         return FrameReader(
             path=scene.face.path,
             video=scene.video,
-            framing=frame_picture(scene.video, scene.job),
+            framing=self._framing(scene),
             fps=_frame_rate(scene),
             limits=self._limits,
         )
 
+    def _framing(self, scene: Scene) -> Framing:
+        return frame_picture(scene.video, scene.job, self._limits.max_pixels)
+
     def _spec(self, scene: Scene, frames: int) -> ClipSpec:
-        framing = frame_picture(scene.video, scene.job)
+        framing = self._framing(scene)
         return ClipSpec(
             width=framing.width,
             height=framing.height,
@@ -208,7 +212,7 @@ class LipSync:
             engine=self._parts.name,
             weights=self._parts.weights,
             fps=str(_frame_rate(scene)),
-            canvas=frame_picture(scene.video, job).canvas,
+            canvas=self._framing(scene).canvas,
             fit=job.params.fit,
             options=job.params.model_dump(mode="json", include=set(self._parts.options)),
         )

@@ -35,18 +35,19 @@ class MouthMask:
 
     def fit(self, face: Box, width: int, height: int, params: Params) -> AvatarFrame | None:
         """Return the place, moved by ``bbox_shift`` and ended ``extra_margin`` lower."""
-        top = face.top + params.bbox_shift
+        shift = params.bbox_shift
+        face = Box(face.left, face.top + shift, face.right, face.bottom + shift)
         # The option's default of 10 px stands for the reference's chin; only what exceeds it adds.
         margin = params.extra_margin - Params().extra_margin
         box = Box(
             round(face.left + MOUTH_LEFT * face.width),
-            round(top + MOUTH_TOP * face.width),
+            round(face.top + MOUTH_TOP * face.width),
             round(face.left + MOUTH_RIGHT * face.width),
-            round(top + MOUTH_BOTTOM * face.width) + margin,
+            round(face.top + MOUTH_BOTTOM * face.width) + margin,
         ).clipped(width, height)
         if min(box.width, box.height) < SMALLEST_SIDE_PIXELS:
             return None
-        return AvatarFrame(box, _soft_rectangle(box.width, box.height))
+        return AvatarFrame(box, _soft_rectangle(box.width, box.height), face)
 
 
 @lru_cache(maxsize=256)

@@ -13,10 +13,11 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from inference.avatar import AvatarFrame
 from inference.engine import Parts
 from inference.faces.haar import HaarTracker
 from inference.frame import Plane, Planes
-from inference.masks import MOUTH_BOTTOM, MOUTH_LEFT, MOUTH_RIGHT, MOUTH_TOP, MouthMask
+from inference.masks import MouthMask
 from inference.media.sound import RATE_HZ
 from inference.mouth import Shot
 
@@ -78,7 +79,8 @@ class PreviewMouth:
             if shot.place is None or not shot.cue:
                 yield shot, None
             else:
-                yield shot, open_mouth(shot.frame.crop(shot.place.box), shot.cue)
+                mouth = shot.frame.crop(shot.place.box)
+                yield shot, open_mouth(mouth, shot.place, shot.cue)
 
 
 def _loudness(sound: Iterable[NDArray[np.float32]], fps: float, frames: int) -> NDArray[np.float64]:
@@ -94,10 +96,10 @@ def _loudness(sound: Iterable[NDArray[np.float32]], fps: float, frames: int) -> 
     return np.sqrt(np.maximum(0, np.diff(upto)) * fps * STEP_SAMPLES / RATE_HZ)
 
 
-def open_mouth(mouth: Planes, opening: float) -> Planes:
+def open_mouth(mouth: Planes, place: AvatarFrame, opening: float) -> Planes:
     """Warp the mouth part of a face so that the lips part: 0 not at all, 1 wide."""
     height, width = mouth.y.shape
-    rows, inside = _parting(width, height, opening)
+    rows, inside = _parting(place, opening)
     columns = np.broadcast_to(np.arange(width, dtype=np.float32), (height, width))
     half_rows, half_columns = (axis[::2, ::2] * np.float32(0.5) for axis in (rows, columns))
     return Planes(
@@ -107,23 +109,24 @@ def open_mouth(mouth: Planes, opening: float) -> Planes:
     )
 
 
-def _parting(
-    width: int, height: int, opening: float
-) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+def _parting(place: AvatarFrame, opening: float) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """Return the source row of each pixel, and how much of it is inside of the mouth, 0 to 1.
 
     Above the opening the picture is squeezed up, below it down; at the edges nothing moves.
     """
-    face = width / (MOUTH_RIGHT - MOUTH_LEFT)
-    line = np.float32((LIP_LINE - MOUTH_TOP) / (MOUTH_BOTTOM - MOUTH_TOP) * height)
-    across = (np.arange(width, dtype=np.float32) + 0.5 - width / 2) / (HALF_MOUTH * face)
-    gap = opening * WIDE_OPEN * face * np.maximum(0, 1 - across**2)
-    upper, lower = line - UPPER_LIP * gap, line + (1 - UPPER_LIP) * gap
-    row = np.arange(height, dtype=np.float32)[:, None]
+    box, face = place.box, place.face
+    line = face.top + LIP_LINE * face.width - box.top
+    middle = face.left + face.width / 2 - box.left
+    across = (np.arange(box.width) + 0.5 - middle) / (HALF_MOUTH * face.width)
+    gap = opening * WIDE_OPEN * face.width * np.maximum(0, 1 - across**2)
+    # Where the picture ends at the lips there is no room to move them.
+    upper = np.maximum(line - UPPER_LIP * gap, 1)
+    lower = np.minimum(line + (1 - UPPER_LIP) * gap, box.height - 1)
+    row = np.arange(box.height)[:, None]
     above = row * line / upper
-    below = line + (row - lower) * (height - line) / (height - lower)
+    below = line + (row - lower) * (box.height - line) / (box.height - lower)
     rows = np.where(row < upper, above, np.where(row > lower, below, line))
-    rim = RIM * face
+    rim = RIM * face.width
     inside = np.clip((row - upper) / rim, 0, 1) * np.clip((lower - row) / rim, 0, 1)
     return rows.astype(np.float32), inside.astype(np.float32)
 

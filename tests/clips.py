@@ -11,9 +11,12 @@ from __future__ import annotations
 import shlex
 import struct
 import subprocess
+import wave
 from collections.abc import Callable, Iterable, Sequence
 from fractions import Fraction
+from functools import wraps
 from pathlib import Path
+from typing import ParamSpec
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,6 +28,7 @@ from inference.media.limits import Limits
 from inference.media.probe import FfprobeGate
 from inference.media.read import FrameReader
 
+P = ParamSpec("P")
 Planes444 = NDArray[np.uint8]
 
 #: Rows and columns of the blocks that spell a number, and how many numbers they can spell.
@@ -59,7 +63,32 @@ VP8 = "-c:v libvpx -deadline realtime -cpu-used 8"
 VP9 = "-c:v libvpx-vp9 -deadline realtime -cpu-used 8"
 HEVC = "-c:v libx265 -preset ultrafast -x265-params log-level=none"
 
+#: Rates that cameras have, each in a container that writes it exactly, and in one that rounds it.
+RATES = tuple(
+    (name, rate)
+    for name, rates in {
+        "film.mp4": ("24000/1001", "25", "30000/1001", "60"),
+        "film.mkv": ("24000/1001", "24", "25", "30000/1001", "30", "50", "60000/1001", "60"),
+    }.items()
+    for rate in rates
+)
+
 CLICK_SECONDS = 0.01
+#: One of each kind of sound that is accepted: name, rate, words for ffmpeg, and the codec in it.
+VOICES = (
+    ("voice.wav", 8_000, "", "pcm_s16le"),
+    ("voice.wav", 44_100, "-c:a pcm_s24le", "pcm_s24le"),
+    ("voice.wav", 96_000, "-c:a pcm_f32le", "pcm_f32le"),
+    ("voice.wav", 22_050, "-c:a pcm_u8", "pcm_u8"),
+    ("voice.mp3", 44_100, "-b:a 64k", "mp3"),
+    ("voice.mp3", 22_050, "-q:a 6", "mp3"),
+    ("voice.m4a", 48_000, "-c:a aac", "aac"),
+    ("voice.m4a", 44_100, "-c:a alac", "alac"),
+    ("voice.flac", 44_100, "", "flac"),
+    ("voice.ogg", 48_000, "-c:a libvorbis", "vorbis"),
+    ("voice.ogg", 48_000, "-c:a libopus", "opus"),
+    ("voice.webm", 48_000, "-c:a libopus", "opus"),
+)
 
 
 def picture(number: int, width: int = 64, height: int = 48) -> Planes444:
@@ -118,6 +147,23 @@ def job(**wishes: object) -> Job:
     return Job.parse(urls | wishes)
 
 
+def _once(make: Callable[P, Path]) -> Callable[P, Path]:
+    """Make each kind of file once; who asks for the same again gets a copy."""
+    made: dict[str, bytes] = {}
+
+    @wraps(make)
+    def lend(*how: P.args, **options: P.kwargs) -> Path:
+        target = Path(how[0])
+        kind = repr((target.suffix, how[1:], options))
+        if kind not in made:
+            made[kind] = make(*how, **options).read_bytes()
+        target.write_bytes(made[kind])
+        return target
+
+    return lend
+
+
+@_once
 def film(
     target: Path,
     frames: int | Sequence[int] = 24,
@@ -165,6 +211,7 @@ def _chosen(values: Sequence[int], first: int = 0) -> str:
     return f"if(lt(N,{first + half}),{left},{right})"
 
 
+@_once
 def still(
     target: Path,
     number: int = 1,
@@ -187,6 +234,7 @@ def still(
     return target
 
 
+@_once
 def sound(
     target: Path,
     seconds: float = 1.0,
@@ -199,16 +247,28 @@ def sound(
 ) -> Path:
     """Record a hum of 220 Hz, silence unless it has some loudness, and in it a click of 10 ms."""
     moments = np.arange(round(seconds * rate_hz)) / rate_hz
-    wave = loudness * np.sin(2 * np.pi * 220 * moments)
+    tone = loudness * np.sin(2 * np.pi * 220 * moments)
     if click_at is not None:
         clicking = (moments >= click_at) & (moments < click_at + CLICK_SECONDS)
-        wave[clicking] = 0.9 * np.sign(np.sin(2 * np.pi * 1000 * moments[clicking] + 0.1))
-    samples = np.repeat(wave[:, None], channels, axis=1).astype("<f4")
+        tone[clicking] = 0.9 * np.sign(np.sin(2 * np.pi * 1000 * moments[clicking] + 0.1))
+    samples = np.repeat(tone[:, None], channels, axis=1).astype("<f4")
+    if target.suffix == ".wav" and not output:
+        return _wav(target, samples, rate_hz)
     run_ffmpeg(
         *f"-f f32le -ar {rate_hz} -ac {channels} -i pipe:0".split(),
         *(*shlex.split(output), f"{target}"),
         stdin=samples.tobytes(),
     )
+    return target
+
+
+def _wav(target: Path, samples: NDArray[np.float32], rate_hz: int) -> Path:
+    """Write the commonest kind of file without ffmpeg, which takes longer to start than to work."""
+    with wave.open(f"{target}", "wb") as file:
+        file.setnchannels(samples.shape[1])
+        file.setsampwidth(2)
+        file.setframerate(rate_hz)
+        file.writeframes(np.rint(samples * 32767).astype("<i2").tobytes())
     return target
 
 

@@ -34,6 +34,7 @@ def path_boxes(
     look that saw it, or within a longer gap, has none.
     """
     boxes: list[Box | None] = [None] * total
+    looks = _without_strays(looks)
     for run in _runs(looks, bridged=max(1, round(BRIDGED_SECONDS * fps / stride))):
         if len(run) == 1 and len(looks) >= FEW_LOOKS:
             continue
@@ -48,6 +49,22 @@ def path_boxes(
     return boxes
 
 
+def _without_strays(looks: Sequence[Face | None]) -> list[Face | None]:
+    """Drop what was taken for the face once, between two looks that saw the face itself."""
+    kept = list(looks)
+    for look in range(1, len(looks) - 1):
+        before, face, after = looks[look - 1 : look + 2]
+        if before is None or face is None or after is None:
+            continue
+        if _same(before, after) and not _same(before, face):
+            kept[look] = None
+    return kept
+
+
+def _same(face: Face, other: Face) -> bool:
+    return distance(face, other) <= float(face[2])
+
+
 def _runs(looks: Sequence[Face | None], bridged: int) -> Iterator[list[int]]:
     """Yield the looks at which one face was seen, parted where it was gone or another one."""
     run: list[int] = []
@@ -55,7 +72,7 @@ def _runs(looks: Sequence[Face | None], bridged: int) -> Iterator[list[int]]:
         if face is None:
             continue
         before = looks[run[-1]] if run else None
-        if before is not None and (look - run[-1] > bridged or distance(face, before) > before[2]):
+        if before is not None and (look - run[-1] > bridged or not _same(before, face)):
             yield run
             run = []
         run.append(look)

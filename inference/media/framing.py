@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from fractions import Fraction
+from math import sqrt
 from typing import Any
 
 from handler.job import Fit, Job
-from handler.ports import VideoInfo
+from handler.ports import UPRIGHT, Orientation, VideoInfo
+from inference.media.color import assumed_standard, is_rgb
+from inference.media.limits import DEFAULT_LIMITS
 
 #: Two aspect ratios that differ by less than this look alike.
 ASPECT_TOLERANCE = 0.01
@@ -32,8 +35,13 @@ class Framing:
         return self.canvas[1]
 
 
-def frame_picture(video: VideoInfo, job: Job) -> Framing:
-    """Work out the sizes for a job's ``aspect_ratio``, ``fit`` and ``resolution``."""
+def frame_picture(
+    video: VideoInfo, job: Job, max_pixels: int = DEFAULT_LIMITS.max_pixels
+) -> Framing:
+    """Work out the sizes for a job's ``aspect_ratio``, ``fit`` and ``resolution``.
+
+    However wide the padding, the output has at most ``max_pixels``.
+    """
     size = (video.width, video.height)
     crop = canvas = size
     if job.aspect_ratio is not None:
@@ -42,7 +50,8 @@ def frame_picture(video: VideoInfo, job: Job) -> Framing:
             crop = canvas = _largest_inside(size, wanted)
         elif job.params.fit is Fit.PAD:
             canvas = _smallest_around(size, wanted)
-    shrink = min(Fraction(1), _cap(canvas, job.resolution))
+    room = Fraction(sqrt(max_pixels / (canvas[0] * canvas[1]))).limit_denominator(10**6)
+    shrink = min(Fraction(1), _cap(canvas, job.resolution), room)
     return Framing(
         crop=_even(crop),
         scale=_even((crop[0] * shrink, crop[1] * shrink)),
@@ -66,27 +75,32 @@ def aspect_warning(video: VideoInfo, job: Job) -> tuple[str, ...]:
 
 def picture_filters(stream: Any, video: VideoInfo, framing: Framing) -> Any:
     """Append to ffmpeg's stream what brings a source picture to the output's."""
-    for turn in _TURNS[video.rotation]:
-        stream = stream.filter(*turn[:1], **dict(turn[1:]))
+    for name, words in _TURNS[video.orientation]:
+        stream = stream.filter(name, **words)
     upright = (video.width, video.height)
     if video.sample_aspect != 1:
         stream = stream.filter("scale", *_even(upright)).filter("setsar", 1)
     if framing.crop != upright:
         stream = stream.filter("crop", *framing.crop)
     if framing.scale != framing.crop or _needs_conversion(video):
-        stream = stream.filter("scale", *framing.scale, out_range="tv", flags="bicubic")
-        stream = stream.filter("format", "yuv420p")
+        matrix = {"out_color_matrix": assumed_standard(*framing.canvas)} if is_rgb(video) else {}
+        words = {"out_range": "tv", "flags": "bicubic", **matrix}
+        stream = stream.filter("scale", *framing.scale, **words).filter("format", "yuv420p")
     if framing.canvas != framing.scale:
         stream = stream.filter("pad", *framing.canvas, "(ow-iw)/2", "(oh-ih)/2")
     return stream
 
 
-#: Filters that turn a picture clockwise by so many degrees.
-_TURNS: dict[int, tuple[tuple[Any, ...], ...]] = {
-    0: (),
-    90: (("transpose", ("dir", "clock")),),
-    180: (("hflip",), ("vflip",)),
-    270: (("transpose", ("dir", "cclock")),),
+#: Filters that bring a picture upright, by its display matrix.
+_TURNS: dict[Orientation, tuple[tuple[str, dict[str, str]], ...]] = {
+    UPRIGHT: (),
+    (-1, 0, 0, 1): (("hflip", {}),),
+    (1, 0, 0, -1): (("vflip", {}),),
+    (-1, 0, 0, -1): (("hflip", {}), ("vflip", {})),
+    (0, 1, -1, 0): (("transpose", {"dir": "clock"}),),
+    (0, -1, 1, 0): (("transpose", {"dir": "cclock"}),),
+    (0, 1, 1, 0): (("transpose", {"dir": "cclock_flip"}),),
+    (0, -1, -1, 0): (("transpose", {"dir": "clock_flip"}),),
 }
 
 

@@ -5,13 +5,23 @@ Source: reference/reliability.md sections 1.1 and 1.2, where each rule was tried
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
+
+from handler.errors import MediaUnreadable
 
 #: Demuxers of clips and sounds. AVI, MPEG-TS and CAF stay out: 2026's bugs were found there.
 CLIP_FORMATS = ("mov", "matroska", "webm", "wav", "mp3", "ogg", "flac", "aac")
-#: Demuxers of still images, each of which reads a single picture from the file itself.
-STILL_FORMATS = ("png_pipe", "jpeg_pipe", "webp_pipe", "bmp_pipe")
+#: First bytes of the still images that are accepted, and the demuxer that reads a single picture
+#: from the file itself. A file's name is no evidence.
+STILL_DEMUXERS = {
+    b"\x89PNG\r\n\x1a\n": "png_pipe",
+    b"\xff\xd8\xff": "jpeg_pipe",
+    b"BM": "bmp_pipe",
+    b"RIFF....WEBP": "webp_pipe",
+}
 
 VIDEO_DECODERS = ("h264", "hevc", "vp8", "vp9", "libvpx", "libvpx-vp9", "libdav1d", "av1", "mpeg4")
 AUDIO_DECODERS = (
@@ -32,6 +42,10 @@ AUDIO_DECODERS = (
 )
 STILL_DECODERS = ("png", "mjpeg", "webp", "bmp")
 
+#: The codecs behind these decoders, as ffprobe names them.
+VIDEO_CODECS = frozenset({"h264", "hevc", "vp8", "vp9", "av1", "mpeg4"})
+AUDIO_CODECS = frozenset(AUDIO_DECODERS) - {"mp3float", "libopus", "libvorbis"}
+
 #: The same in words for the caller.
 ACCEPTED = (
     "MP4, MOV, MKV and WebM with H.264, HEVC, VP8, VP9, AV1 or MPEG-4",
@@ -39,10 +53,18 @@ ACCEPTED = (
     "WAV, MP3, Ogg, FLAC and AAC sound",
 )
 
-#: First bytes of the still images that are accepted; a file's name is no evidence.
-STILL_SIGNATURES = (b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"BM")
-#: A WebP file begins with RIFF, four bytes of length, and this.
-WEBP_SIGNATURE = b"WEBP"
+#: Codecs that may be present in a file as long as nobody decodes them: a song's cover, a film's
+#: subtitles, the sound of a face.
+BYSTANDERS = {
+    "v": ("mjpeg", "png", "bmp", "gif", "webp"),
+    "a": (
+        *AUDIO_DECODERS, "ac3", "eac3", "mp2", "pcm_s16be", "pcm_s24be", "pcm_s32be", "pcm_f64le",
+        "pcm_alaw", "pcm_mulaw", "amrnb", "amrwb", "adpcm_ima_qt", "dca", "truehd", "wmav2",
+    ),
+    "s": (
+        "mov_text", "srt", "subrip", "ass", "ssa", "webvtt", "text", "dvdsub", "dvbsub", "pgssub",
+    ),
+}  # fmt: skip
 
 MAX_STREAMS = 16
 #: Largest single allocation of a demuxer or decoder.
@@ -70,23 +92,37 @@ class Limits:
     stall_seconds: float = 30
 
 
-def input_options(*, still: bool, limits: Limits) -> dict[str, Any]:
+DEFAULT_LIMITS = Limits()
+
+
+def still_demuxer(path: Path) -> str | None:
+    """Return the demuxer for a still image, or None for a clip; raise MediaUnreadable if empty."""
+    try:
+        with path.open("rb") as file:
+            head = file.read(16)
+    except OSError as error:
+        raise MediaUnreadable(f"The file cannot be opened: {error.strerror}.") from error
+    if not head:
+        raise MediaUnreadable("The file is empty.")
+    for signature, demuxer in STILL_DEMUXERS.items():
+        if re.match(signature, head, re.DOTALL):
+            return demuxer
+    return None
+
+
+def input_options(path: Path, limits: Limits) -> dict[str, Any]:
     """Return the options that must stand before every file that a stranger sent."""
-    formats = STILL_FORMATS if still else CLIP_FORMATS
-    decoders = STILL_DECODERS if still else VIDEO_DECODERS + AUDIO_DECODERS
-    return {
+    still = still_demuxer(path)
+    options: dict[str, Any] = {
         "max_alloc": MAX_ALLOC_BYTES,
         "protocol_whitelist": "file",
-        "format_whitelist": ",".join(formats),
-        "codec_whitelist": ",".join(decoders),
+        "format_whitelist": still or ",".join(CLIP_FORMATS),
+        "codec_whitelist": ",".join(STILL_DECODERS if still else VIDEO_DECODERS + AUDIO_DECODERS),
         "max_streams": MAX_STREAMS,
         # One more than allowed, so that our own check can say which limit it was.
         "max_pixels": limits.max_pixels + 1,
         "probesize": PROBE_BYTES,
         "analyzeduration": PROBE_MICROSECONDS,
     }
-
-
-def is_still(head: bytes) -> bool:
-    """Tell a still image from a clip by its first sixteen bytes."""
-    return head.startswith(STILL_SIGNATURES) or head[8:12] == WEBP_SIGNATURE
+    # Pinned, not guessed: two pictures in one file look like a stream of them.
+    return {**options, "format": still} if still else options

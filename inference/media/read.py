@@ -28,6 +28,8 @@ from inference.media.limits import Limits, input_options
 #: before it, so smaller ones are slower.
 CHUNK_BYTES = 24 * 1024**2
 CHUNK_FRAMES = 16
+#: How long before a chunk decoding starts: longer than pictures are reordered over.
+RUN_UP_SECONDS = 1.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -99,17 +101,24 @@ class FrameReader:
         return Frame(buffer, width, height) if read == len(buffer) else None
 
     def _command(self, start: int, stop: int | None) -> list[str]:
-        still = self.video.fps is None
-        options: dict[str, Any] = input_options(still=still, limits=self.limits)
+        options: dict[str, Any] = input_options(self.path, self.limits)
         # Upright by our own filters: versions of ffmpeg differ in what they turn.
         options["noautorotate"] = None
-        first = Fraction(self.video.start_time) + start / self.fps
         if start:
-            # From the key frame before, so that what is shown at `first` is among what comes.
-            options |= {"ss": float(first), "noaccurate_seek": None}
+            # From a key frame well before, and not cut to the time: what is shown at `start` may
+            # have come earlier, and what follows a key frame may lean on what came before it.
+            from_seconds = self.video.start_time + float(start / self.fps) - RUN_UP_SECONDS
+            options |= {"ss": from_seconds, "seek_timestamp": 1, "noaccurate_seek": None}
         picture = ffmpeg.input(f"file:{self.path.absolute()}", **options)["V:0"]
-        picture = picture.filter("fps", _text(self.fps), start_time=float(first))
+        if self.video.fps is not None:
+            # Every chunk counts from the same zero, so that all lie on one grid. What is missing
+            # before the chunk is filled with references to its first picture, and cut off.
+            zero = self.video.start_time
+            picture = picture.filter("fps", _text(self.fps), start_time=zero)
+        if start:
+            picture = picture.filter("trim", start_frame=start)
         picture = picture_filters(picture, self.video, self.framing)
+        stop = 1 if self.video.fps is None else stop
         bounds = {} if stop is None else {"frames:v": stop - start}
         output = ffmpeg.output(
             picture,

@@ -20,13 +20,16 @@ RATE_HZ = 16_000
 CHUNK_SAMPLES = RATE_HZ
 
 
-def voice_stream(path: Path, limits: Limits) -> Any:
+def voice_stream(path: Path, limits: Limits, *, rate_hz: int, layout: str) -> Any:
     """Return ffmpeg's stream for the first sound of a file, any gap in it filled with silence.
 
     Whoever hears it and whoever sees it must agree on when it starts, so both read it through here.
+    Channels that become one are not louder together than each was alone.
     """
-    source = ffmpeg.input(f"file:{path.absolute()}", **input_options(still=False, limits=limits))
-    return source["a:0"].filter("aresample", **{"async": 1, "first_pts": 0})
+    source = ffmpeg.input(f"file:{path.absolute()}", **input_options(path, limits))
+    words = {"async": 1, "first_pts": 0, "rematrix_maxval": 1.0}
+    whole = source["a:0"].filter("aresample", **words)
+    return whole.filter("aformat", sample_rates=rate_hz, channel_layouts=layout)
 
 
 def read_samples(path: Path, limits: Limits) -> Iterator[NDArray[np.float32]]:
@@ -35,9 +38,9 @@ def read_samples(path: Path, limits: Limits) -> Iterator[NDArray[np.float32]]:
     Raises :class:`MediaUnreadable` if it cannot be decoded and :class:`MediaTooLong` if it goes on
     beyond the limit, whatever its header says.
     """
-    output = ffmpeg.output(
-        voice_stream(path, limits), "pipe:1", format="f32le", ar=RATE_HZ, ac=1
-    ).global_args("-nostdin", "-v", "error")
+    voice = voice_stream(path, limits, rate_hz=RATE_HZ, layout="mono")
+    output = ffmpeg.output(voice, "pipe:1", format="f32le")
+    output = output.global_args("-nostdin", "-v", "error")
     buffer, heard = np.empty(CHUNK_SAMPLES, np.float32), 0
     try:
         with reading(output.compile()) as child:

@@ -12,7 +12,7 @@ import ffmpeg
 
 from handler.errors import ProcessingError, Stage
 from handler.job import SyncMode
-from handler.ports import AudioInfo, VideoInfo
+from handler.ports import AudioInfo
 from inference.frame import Frame
 from inference.media.child import ChildFailed, writing
 from inference.media.limits import Limits
@@ -21,11 +21,8 @@ from inference.media.sound import voice_stream
 #: Fast enough to keep up with a GPU on a few cores, at no visible loss.
 PRESET = "veryfast"
 AUDIO_BITRATE = "192k"
-#: AAC in MP4 plays everywhere up to here.
-AUDIO_CHANNELS = 2
-AUDIO_RATE_HZ = 48_000
-#: From this short side on, players take an untagged picture for BT.709; below, for BT.601.
-HD_SHORT_SIDE = 720
+#: The rates of AAC (ISO/IEC 14496-3, table 1.18) that play everywhere.
+AUDIO_RATES_HZ = (8_000, 11_025, 12_000, 16_000, 22_050, 24_000, 32_000, 44_100, 48_000)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,21 +43,6 @@ class ClipSpec:
     def seconds(self) -> float:
         """Length of the picture."""
         return float(self.frames / self.fps)
-
-
-def color_tags(video: VideoInfo, width: int, height: int) -> dict[str, str]:
-    """Return the colour tags of the output: the source's, or what players take it for.
-
-    Always limited range, to which full-range sources are converted on reading.
-    """
-    standard = "bt709" if min(width, height) >= HD_SHORT_SIDE else "smpte170m"
-    color = video.color
-    return {
-        "color_range": "tv",
-        "colorspace": color.get("color_space", standard),
-        "color_primaries": color.get("color_primaries", standard),
-        "color_trc": color.get("color_transfer", standard),
-    }
 
 
 def write_clip(frames: Iterable[Frame], target: Path, spec: ClipSpec, limits: Limits) -> int:
@@ -100,8 +82,6 @@ def _command(target: Path, spec: ClipSpec, limits: Limits) -> list[str]:
         pix_fmt="yuv420p",
         acodec="aac",
         audio_bitrate=AUDIO_BITRATE,
-        ac=min(spec.audio.channels, AUDIO_CHANNELS),
-        ar=min(spec.audio.rate_hz, AUDIO_RATE_HZ),
         movflags="+faststart",
         map_metadata=-1,
         **spec.color,
@@ -110,7 +90,13 @@ def _command(target: Path, spec: ClipSpec, limits: Limits) -> list[str]:
 
 
 def _voice(spec: ClipSpec, limits: Limits) -> Any:
-    sound = voice_stream(spec.voice, limits)
+    enough = (rate for rate in AUDIO_RATES_HZ if rate >= spec.audio.rate_hz)
+    sound = voice_stream(
+        spec.voice,
+        limits,
+        rate_hz=next(enough, AUDIO_RATES_HZ[-1]),
+        layout="mono" if spec.audio.channels == 1 else "stereo",
+    )
     if spec.sync_mode is SyncMode.SILENCE:
         return sound.filter("apad", whole_dur=spec.seconds)
     if spec.sync_mode is SyncMode.CUT_OFF:

@@ -1,0 +1,247 @@
+"""The memory for faces: what was saved comes back whole, or not at all."""
+
+from __future__ import annotations
+
+import hashlib
+import multiprocessing
+import os
+import pickle
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from io import BytesIO
+from pathlib import Path
+from random import Random
+
+import numpy as np
+import pytest
+
+from handler.result import CacheUse
+from inference.avatar import Avatar, AvatarFrame
+from inference.avatar_cache import AvatarCache, cache_key
+from inference.frame import Box
+
+ROOMY = 10**9
+
+
+def some_avatar(seed: int = 1, frames: int = 40, *, complete: bool = True) -> Avatar:
+    """Return a face that moves, is gone now and then, and has masks that repeat."""
+    chance = Random(seed)
+    masks = [chance.randbytes(chance.randrange(1, 400)) for _ in range(5)]
+    places = [
+        AvatarFrame(Box(2 * frame, 4, 2 * frame + 40, 50), masks[frame % 5], Box(-3, 0, 60, frame))
+        for frame in range(frames)
+    ]
+    return Avatar(
+        tuple(None if frame % 7 == 3 else place for frame, place in enumerate(places)),
+        complete=complete,
+    )
+
+
+@pytest.fixture
+def cache(tmp_path: Path) -> AvatarCache:
+    """Return an empty cache with room enough."""
+    return AvatarCache(tmp_path / "avatars", ROOMY)
+
+
+# -- remembering -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "avatar",
+    [
+        some_avatar(),
+        some_avatar(complete=False),
+        Avatar((), complete=True),
+        Avatar((None, None), complete=True),
+        Avatar((AvatarFrame(Box(0, 0, 3840, 2160), b"mask", Box(0, 0, 1, 1)),), complete=False),
+    ],
+    ids=["a face", "a part of a face", "no frames", "no face", "one frame"],
+)
+def test_what_was_saved_comes_back(cache: AvatarCache, avatar: Avatar) -> None:
+    cache.save("key", avatar)
+
+    loaded = cache.load("key")
+
+    assert loaded is not None
+    assert (loaded.frames, loaded.complete) == (avatar.frames, avatar.complete)
+    assert loaded.cache is CacheUse.HIT
+
+
+def test_what_was_never_saved_is_unknown(cache: AvatarCache) -> None:
+    assert cache.load("key") is None
+
+
+def test_saving_again_replaces(cache: AvatarCache) -> None:
+    cache.save("key", some_avatar(1))
+
+    cache.save("key", some_avatar(2))
+
+    loaded = cache.load("key")
+    assert loaded is not None
+    assert loaded.frames == some_avatar(2).frames
+
+
+def test_each_mask_is_stored_once(cache: AvatarCache) -> None:
+    mask = Random(1).randbytes(10_000)
+    frames = tuple(
+        AvatarFrame(Box(0, 0, 2 * size, 2), mask, Box(0, 0, 2, 2)) for size in range(1, 200)
+    )
+
+    cache.save("key", Avatar(frames, complete=True))
+
+    (entry,) = cache.directory.iterdir()
+    assert entry.stat().st_size < 20_000
+
+
+def test_nothing_but_entries_is_in_the_directory(cache: AvatarCache) -> None:
+    for key in ("one", "two", "two"):
+        cache.save(key, some_avatar())
+
+    assert sorted(path.name for path in cache.directory.iterdir()) == ["one.avatar", "two.avatar"]
+
+
+# -- keys ------------------------------------------------------------------------------------------
+
+
+def test_the_order_of_facts_does_not_matter_and_each_of_them_does() -> None:
+    key = cache_key(video="abc", fps="25", options={"bbox_shift": 0, "extra_margin": 10})
+
+    assert key == cache_key(options={"extra_margin": 10, "bbox_shift": 0}, fps="25", video="abc")
+    assert key != cache_key(video="abc", fps="25", options={"bbox_shift": 1, "extra_margin": 10})
+    assert key != cache_key(video="abd", fps="25", options={"bbox_shift": 0, "extra_margin": 10})
+    assert set(key) <= set("0123456789abcdef")
+
+
+# -- damage ----------------------------------------------------------------------------------------
+
+DAMAGE: dict[str, Callable[[bytes], bytes]] = {
+    "emptied": lambda content: b"",
+    "cut off at once": lambda content: content[:20],
+    "cut off": lambda content: content[: len(content) // 2],
+    "one byte short": lambda content: content[:-1],
+    "one bit turned": lambda content: content[:200] + bytes([content[200] ^ 1]) + content[201:],
+    "longer": lambda content: content + b"\x00",
+    "something else": lambda content: b"PK\x03\x04" + Random(1).randbytes(500),
+}
+
+
+@pytest.mark.parametrize("kind", DAMAGE)
+def test_a_damaged_entry_is_unknown_and_removed(cache: AvatarCache, kind: str) -> None:
+    cache.save("key", some_avatar())
+    (entry,) = cache.directory.iterdir()
+    entry.write_bytes(DAMAGE[kind](entry.read_bytes()))
+
+    loaded = cache.load("key")
+
+    assert loaded is None
+    assert not entry.exists()
+
+
+def test_an_entry_that_holds_code_is_unknown_and_runs_nothing(cache: AvatarCache) -> None:
+    class Bomb:
+        def __reduce__(self) -> tuple[Callable[..., object], tuple[object, ...]]:
+            return os.mkdir, (f"{cache.directory}/exploded",)
+
+    packed = BytesIO()
+    np.savez(packed, rows=np.array([Bomb()], object))
+    for content in (packed.getvalue(), pickle.dumps(Bomb())):
+        cache.directory.mkdir(exist_ok=True)
+        entry = cache.directory / "key.avatar"
+        entry.write_bytes(hashlib.sha256(content).digest() + content)
+
+        loaded = cache.load("key")
+
+        assert loaded is None
+        assert not list(cache.directory.iterdir())
+
+
+# -- room ------------------------------------------------------------------------------------------
+
+
+def aged(cache: AvatarCache, key: str, seconds: int) -> None:
+    """Let an entry have been used so long ago."""
+    path = cache.directory / f"{key}.avatar"
+    used = path.stat().st_mtime - seconds
+    os.utime(path, (used, used))
+
+
+def test_the_least_recently_used_go_when_there_is_no_more_room(tmp_path: Path) -> None:
+    cache = AvatarCache(tmp_path, ROOMY)
+    for age, key in enumerate(["newest", "middle", "oldest"], 1):
+        cache.save(key, some_avatar())
+        aged(cache, key, 100 * age)
+    entry = (tmp_path / "newest.avatar").stat().st_size
+
+    AvatarCache(tmp_path, 3 * entry).save("new", some_avatar())
+
+    assert {path.stem for path in tmp_path.iterdir()} == {"new", "newest", "middle"}
+
+
+def test_an_entry_that_was_used_stays_longer(tmp_path: Path) -> None:
+    cache = AvatarCache(tmp_path, ROOMY)
+    for age, key in enumerate(["newest", "middle", "oldest"], 1):
+        cache.save(key, some_avatar())
+        aged(cache, key, 100 * age)
+    entry = (tmp_path / "newest.avatar").stat().st_size
+
+    cache.load("oldest")
+
+    AvatarCache(tmp_path, 3 * entry).save("new", some_avatar())
+    assert {path.stem for path in tmp_path.iterdir()} == {"new", "oldest", "newest"}
+
+
+def test_a_cache_without_room_keeps_nothing_and_works(tmp_path: Path) -> None:
+    cache = AvatarCache(tmp_path, 0)
+
+    cache.save("key", some_avatar())
+
+    assert cache.load("key") is None
+    assert not list(tmp_path.iterdir())
+
+
+# -- company ---------------------------------------------------------------------------------------
+
+
+def busy_worker(directory: Path, room: int) -> int:
+    """Save and load the same few faces over and over; return how often a face came back."""
+    cache, hits = AvatarCache(directory, room), 0
+    for turn in range(120):
+        key = str(turn % 4)
+        cache.save(key, some_avatar(int(key)))
+        loaded = cache.load(key)
+        assert loaded is None or loaded.frames == some_avatar(int(key)).frames
+        hits += loaded is not None
+    return hits
+
+
+@pytest.fixture(scope="module")
+def workers() -> Iterator[ProcessPoolExecutor]:
+    """Employ two processes."""
+    with ProcessPoolExecutor(2, mp_context=multiprocessing.get_context("spawn")) as pool:
+        yield pool
+
+
+def test_two_workers_that_save_the_same_faces_leave_whole_entries(
+    cache: AvatarCache, workers: ProcessPoolExecutor
+) -> None:
+    done = [workers.submit(busy_worker, cache.directory, ROOMY) for _ in range(2)]
+
+    hits = [worker.result() for worker in done]
+
+    assert hits == [120, 120]
+    for key in range(4):
+        loaded = cache.load(str(key))
+        assert loaded is not None
+        assert loaded.frames == some_avatar(key).frames
+    assert len(list(cache.directory.iterdir())) == 4
+
+
+def test_two_workers_that_make_room_at_once_do_not_fail(
+    cache: AvatarCache, workers: ProcessPoolExecutor
+) -> None:
+    done = [workers.submit(busy_worker, cache.directory, 3_000) for _ in range(2)]
+
+    for worker in done:
+        worker.result()
+
+    assert not list(cache.directory.glob("*.part"))
