@@ -20,7 +20,7 @@ from inference.avatar import Avatar, AvatarFrame
 from inference.frame import Box
 
 #: Changes when what is stored, or how it was found, changes.
-FORMAT = 1
+FORMAT = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +31,7 @@ class AvatarCache:
     max_bytes: int
 
     def load(self, key: str) -> Avatar | None:
-        """Return what is known under a key; a damaged entry is unknown, and removed."""
+        """Return what is known under a key; an entry that cannot be read is unknown, and removed."""
         path = self._path(key)
         try:
             content = path.read_bytes()
@@ -39,7 +39,7 @@ class AvatarCache:
             return None
         try:
             avatar = _unpack(content)
-        except (ValueError, KeyError, zipfile.BadZipFile):
+        except (ValueError, KeyError, IndexError, TypeError, zipfile.BadZipFile):
             path.unlink(missing_ok=True)
             return None
         with suppress(FileNotFoundError):

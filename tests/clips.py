@@ -63,6 +63,17 @@ VP8 = "-c:v libvpx -deadline realtime -cpu-used 8"
 VP9 = "-c:v libvpx-vp9 -deadline realtime -cpu-used 8"
 HEVC = "-c:v libx265 -preset ultrafast -x265-params log-level=none"
 
+#: One of each kind of film that is accepted: name, words for ffmpeg, and the codec in it.
+FILMS = (
+    ("film.mp4", "-flags +ilme+ildct -x264-params tff=1", "h264"),
+    ("film.mov", "-g 10 -bf 2", "h264"),
+    ("film.mkv", "-g 10 -bf 2", "h264"),
+    ("film.mp4", "-movflags +frag_keyframe+empty_moov -g 10 -bf 2", "h264"),
+    ("film.mp4", f"{HEVC} -tag:v hvc1", "hevc"),
+    ("film.webm", VP8, "vp8"),
+    ("film.webm", VP9, "vp9"),
+    ("film.mp4", "-c:v mpeg4 -bf 2 -q:v 2", "mpeg4"),
+)
 #: Rates that cameras have, each in a container that writes it exactly, and in one that rounds it.
 RATES = tuple(
     (name, rate)

@@ -155,6 +155,26 @@ def test_an_entry_that_holds_code_is_unknown_and_runs_nothing(cache: AvatarCache
         assert not list(cache.directory.iterdir())
 
 
+def test_an_entry_that_another_version_wrote_is_unknown_and_removed(cache: AvatarCache) -> None:
+    packed = BytesIO()
+    np.savez(
+        packed,
+        rows=np.zeros((3, 5), np.int32),
+        sizes=np.array([4], np.int64),
+        masks=np.frombuffer(b"mask", np.uint8),
+        complete=np.array(1),
+    )
+    content = packed.getvalue()
+    cache.directory.mkdir()
+    entry = cache.directory / "key.avatar"
+    entry.write_bytes(hashlib.sha256(content).digest() + content)
+
+    loaded = cache.load("key")
+
+    assert loaded is None
+    assert not entry.exists()
+
+
 # -- room ------------------------------------------------------------------------------------------
 
 

@@ -18,6 +18,7 @@ from inference.frame import Frame
 from inference.media.read import CHUNK_BYTES, FrameReader
 from inference.timeline import passes
 from tests.clips import (
+    FILMS,
     HEVC,
     RATES,
     VP8,
@@ -34,9 +35,9 @@ from tests.clips import (
 )
 
 #: A phone's timestamps: about 30 frames a second, never evenly.
-PHONE_MS = [33 * frame + Random(frame).randrange(-7, 8) for frame in range(1, 71)]
+PHONE_MS = [33 * frame + Random(frame).randrange(-7, 8) for frame in range(1, 61)]
 #: A screen recorder's: bursts, and pictures that stand still for a while.
-SCREEN_MS = list(accumulate([17, 33, 120, 33, 50, 67, 20, 34] * 9, initial=0))[:70]
+SCREEN_MS = list(accumulate([17, 33, 120, 33, 50, 67, 20, 34] * 8, initial=0))[:60]
 
 
 # -- forwards --------------------------------------------------------------------------------------
@@ -51,19 +52,9 @@ def test_each_frame_is_read_once_at_every_usual_rate(tmp_path: Path, name: str, 
     assert numbers_of(frames) == list(range(48))
 
 
-@pytest.mark.parametrize(
-    ("name", "output"),
-    [
-        ("vp8.webm", VP8),
-        ("vp9.webm", VP9),
-        ("hevc.mp4", f"{HEVC} -tag:v hvc1"),
-        ("mpeg4.mp4", "-c:v mpeg4 -bf 2 -q:v 2"),
-        ("fragments.mp4", "-movflags +frag_keyframe+empty_moov -g 10 -bf 2"),
-        ("interlaced.mp4", "-flags +ilme+ildct -x264-params tff=1"),
-    ],
-)
+@pytest.mark.parametrize(("name", "output", "codec"), FILMS)
 def test_each_frame_is_read_once_from_every_codec_that_callers_send(
-    tmp_path: Path, name: str, output: str
+    tmp_path: Path, name: str, output: str, codec: str
 ) -> None:
     path = film(tmp_path / name, 30, output=output)
 
@@ -77,7 +68,7 @@ def test_each_frame_is_read_once_from_every_codec_that_callers_send(
 def test_a_film_of_varying_rate_shows_at_each_moment_what_a_player_shows(
     tmp_path: Path, times_ms: list[int], rate: Fraction
 ) -> None:
-    path = film(tmp_path / "film.mp4", 70, times_ms=times_ms, output="-bf 2")
+    path = film(tmp_path / "film.mp4", 60, times_ms=times_ms, output="-bf 2")
     since_first = [time - times_ms[0] for time in times_ms]
 
     shown = numbers_of(reader(path, Fraction(rate)).forward())
@@ -134,6 +125,11 @@ SLICED = {
     "phone": {"name": "film.mp4", "times_ms": PHONE_MS, "output": "-g 20 -bf 2"},
     "screen": {"name": "film.mp4", "times_ms": SCREEN_MS, "output": "-g 8 -bf 2"},
     "screen, matroska": {"name": "film.mkv", "times_ms": SCREEN_MS, "output": "-g 8 -bf 2"},
+    "slow": {
+        "name": "film.mp4",
+        "fps": "2",
+        "output": "-preset medium -g 6 -bf 6 -x264-params open-gop=1:b-pyramid=normal",
+    },
     "with sound": {"name": "film.mp4", "output": "-g 8 -bf 3 -c:a aac", "voice": True},
 }
 
@@ -144,10 +140,11 @@ def test_any_part_of_a_film_is_bit_for_bit_what_a_reading_from_the_start_gives(
 ) -> None:
     options = dict(SLICED[kind])
     voice = sound(tmp_path / "voice.wav", 2.0) if options.pop("voice", False) else None
-    path = film(tmp_path / options.pop("name"), 70, "30", voice=voice, **options)
-    source = reader(path, Fraction(30000, 1001))
+    path = film(tmp_path / options.pop("name"), 60, **({"fps": "30"} | options), voice=voice)
+    # Not quite its own rate, as for a film that says nothing of it.
+    source = reader(path, None if "fps" in options else Fraction(30000, 1001))
     whole = _pictures(source)
-    parts = _parts(len(whole), 6)
+    parts = _parts(len(whole), 5)
 
     with ThreadPoolExecutor() as pool:
         read = list(pool.map(lambda part: _pictures(source, *part), parts))
@@ -341,7 +338,7 @@ def test_a_still_image_is_one_frame(tmp_path: Path, name: str) -> None:
     assert numbers_of(frames) == [7]
 
 
-@pytest.mark.parametrize("rate", ["1", "5", "10", "12", "24000/1001", "30", "50", "60"])
+@pytest.mark.parametrize("rate", ["1", "10", "24000/1001", "50", "60"])
 def test_a_still_image_is_one_frame_at_any_rate(tmp_path: Path, rate: str) -> None:
     path = still(tmp_path / "photo.png", 7)
 
@@ -350,7 +347,7 @@ def test_a_still_image_is_one_frame_at_any_rate(tmp_path: Path, rate: str) -> No
     assert numbers_of(frames) == [7]
 
 
-@pytest.mark.parametrize("pixels", ["gray", "rgba", "pal8", "rgb48be", "gray16be"])
+@pytest.mark.parametrize("pixels", ["gray", "rgba", "pal8", "rgb48be"])
 def test_every_kind_of_png_is_read(tmp_path: Path, pixels: str) -> None:
     path = still(tmp_path / "photo.png", 7, output=f"-pix_fmt {pixels}")
 

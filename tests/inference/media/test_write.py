@@ -200,8 +200,6 @@ def test_a_voice_that_starts_late_in_its_file_stays_late(tmp_path: Path, voice: 
     ("mode", "frames", "seconds"),
     [
         (SyncMode.BOUNCE, 50, 2.0),
-        (SyncMode.LOOP, 50, 2.0),
-        (SyncMode.REMAP, 50, 2.0),
         # The picture is shorter: the sound ends with it.
         (SyncMode.CUT_OFF, 30, 1.2),
         (SyncMode.CUT_OFF, 50, 2.0),
