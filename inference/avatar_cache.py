@@ -31,7 +31,7 @@ class AvatarCache:
     max_bytes: int
 
     def load(self, key: str) -> Avatar | None:
-        """Return what is known under a key; an entry that cannot be read is unknown, and removed."""
+        """Return what is known under a key; an entry that cannot be read is removed."""
         path = self._path(key)
         try:
             content = path.read_bytes()

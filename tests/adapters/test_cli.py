@@ -16,19 +16,29 @@ import pytest
 WORKER = Path(sys.executable).with_name("musetalk-worker")
 
 
-def run_worker(*words: object, stdin: str = "", **env: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [str(WORKER), *map(str, words)],
-        env={"PATH": os.environ["PATH"], "HOME": os.environ.get("HOME", "/"), **env},
-        input=stdin,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+Shell = Callable[..., subprocess.CompletedProcess[str]]
+
+
+@pytest.fixture
+def run_worker(tmp_path: Path) -> Shell:
+    """Return what runs the command in an environment of its own."""
+
+    def run(*words: object, stdin: str = "", **env: str) -> subprocess.CompletedProcess[str]:
+        ours = {"PATH": os.environ["PATH"], "AVATAR_CACHE_DIR": str(tmp_path / "avatars")}
+        return subprocess.run(
+            [str(WORKER), *map(str, words)],
+            env=ours | env,
+            input=stdin,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+
+    return run
 
 
 def test_a_face_and_a_voice_make_a_video_and_a_result(
-    face: Path, word: Path, tmp_path: Path
+    run_worker: Shell, face: Path, word: Path, tmp_path: Path
 ) -> None:
     out = tmp_path / "new" / "talking.mp4"
 
@@ -42,7 +52,9 @@ def test_a_face_and_a_voice_make_a_video_and_a_result(
     assert "completed" in done.stderr
 
 
-def test_a_job_can_come_as_a_file_or_from_a_pipe(face: Path, word: Path, tmp_path: Path) -> None:
+def test_a_job_can_come_as_a_file_or_from_a_pipe(
+    run_worker: Shell, face: Path, word: Path, tmp_path: Path
+) -> None:
     job = {
         "musetalk_job_id": "job-7",
         "video_url": str(face),
@@ -74,7 +86,13 @@ def test_a_job_can_come_as_a_file_or_from_a_pipe(face: Path, word: Path, tmp_pat
     ],
 )
 def test_a_job_that_fails_says_why_and_exits_with_1(
-    face: Path, word: Path, tmp_path: Path, words: list[str], stage: str, code: str
+    run_worker: Shell,
+    face: Path,
+    word: Path,
+    tmp_path: Path,
+    words: list[str],
+    stage: str,
+    code: str,
 ) -> None:
     media = ["--video", face, "--audio", word, "--out", tmp_path / "out.mp4"]
 
@@ -88,7 +106,7 @@ def test_a_job_that_fails_says_why_and_exits_with_1(
 
 
 def test_a_production_start_without_weights_fails_and_says_how_to_get_them(
-    face: Path, word: Path, tmp_path: Path
+    run_worker: Shell, face: Path, word: Path, tmp_path: Path
 ) -> None:
     media = ["--video", face, "--audio", word, "--out", tmp_path / "out.mp4"]
 
@@ -115,7 +133,7 @@ def test_a_production_start_without_weights_fails_and_says_how_to_get_them(
     ],
 )
 def test_a_command_that_makes_no_sense_is_explained_and_exits_with_2(
-    words: list[str], env: dict[str, str], complaint: str
+    run_worker: Shell, words: list[str], env: dict[str, str], complaint: str
 ) -> None:
     done = run_worker(*words, COLUMNS="200", **env)
 
@@ -126,6 +144,7 @@ def test_a_command_that_makes_no_sense_is_explained_and_exits_with_2(
 
 
 def test_the_schemas_describe_what_is_really_sent(
+    run_worker: Shell,
     contract: Callable[[str], dict[str, Any]],
 ) -> None:
     schemas = json.loads(run_worker("schema").stdout)
@@ -138,13 +157,13 @@ def test_the_schemas_describe_what_is_really_sent(
         jsonschema.validate({**contract("job"), "vidoe_url": "x"}, schemas["job"])
 
 
-def test_one_schema_can_be_asked_for() -> None:
+def test_one_schema_can_be_asked_for(run_worker: Shell) -> None:
     schema = json.loads(run_worker("schema", "job").stdout)
 
     assert schema["title"] == "Job"
 
 
-def test_the_doctor_is_content_with_a_preview_worker(tmp_path: Path) -> None:
+def test_the_doctor_is_content_with_a_preview_worker(run_worker: Shell, tmp_path: Path) -> None:
     done = run_worker("doctor", MUSETALK_ENGINE="preview", OUTPUT_DIR=str(tmp_path))
 
     assert done.returncode == 0, done.stdout
@@ -161,7 +180,7 @@ def test_the_doctor_is_content_with_a_preview_worker(tmp_path: Path) -> None:
     ],
 )
 def test_the_doctor_says_what_is_missing_and_exits_with_1(
-    env: dict[str, str], complaint: str
+    run_worker: Shell, env: dict[str, str], complaint: str
 ) -> None:
     done = run_worker("doctor", COLUMNS="300", **env)
 

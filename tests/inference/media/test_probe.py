@@ -398,6 +398,15 @@ def test_a_film_whose_index_was_cut_off_is_unreadable(tmp_path: Path) -> None:
         GATE.face(path)
 
 
+@pytest.mark.parametrize("name", ["photo.png", "photo.jpg", "photo.webp"])
+def test_a_photograph_that_is_cut_off_at_once_is_unreadable(tmp_path: Path, name: str) -> None:
+    path = still(tmp_path / name, 5, (320, 240))
+    path.write_bytes(path.read_bytes()[:64])
+
+    with pytest.raises(MediaUnreadable):
+        GATE.face(path)
+
+
 def test_the_colour_tags_of_a_film_are_kept(tmp_path: Path) -> None:
     tags = "-colorspace bt709 -color_primaries bt709 -color_trc bt709 -color_range tv"
     path = film(tmp_path / "film.mp4", output=tags)

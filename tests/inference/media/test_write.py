@@ -114,6 +114,19 @@ def test_a_clip_of_one_frame_is_a_clip(tmp_path: Path, voice: Path) -> None:
     assert GATE.output(out).frames == 1
 
 
+def test_the_largest_picture_can_be_written_however_many_cores_there_are(
+    tmp_path: Path, voice: Path
+) -> None:
+    # An encoder holds more pictures the more threads it runs, and may not grow without bound.
+    spec = spec_for(voice, width=3840, height=2160, frames=3)
+
+    write_clip(
+        [frame(number, 3840, 2160) for number in range(3)], tmp_path / "out.mp4", spec, LIMITS
+    )
+
+    assert GATE.output(tmp_path / "out.mp4").frames == 3
+
+
 def test_a_higher_crf_makes_a_smaller_file(tmp_path: Path, voice: Path) -> None:
     fine = write(tmp_path / "fine.mp4", spec_for(voice, crf=5))
 
