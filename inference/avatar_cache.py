@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import tempfile
+import time
 import zipfile
 from contextlib import suppress
 from dataclasses import astuple, dataclass, replace
@@ -21,6 +22,8 @@ from inference.frame import Box
 
 #: Changes when what is stored, or how it was found, changes.
 FORMAT = 2
+#: Nobody writes an entry for so long: whoever began it was killed.
+ABANDONED_SECONDS = 3600
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,9 +43,11 @@ class AvatarCache:
         try:
             avatar = _unpack(content)
         except (ValueError, KeyError, IndexError, TypeError, zipfile.BadZipFile):
-            path.unlink(missing_ok=True)
+            with suppress(OSError):
+                path.unlink(missing_ok=True)
             return None
-        with suppress(FileNotFoundError):
+        # On a volume that is only read, entries are used all the same.
+        with suppress(OSError):
             os.utime(path)
         return replace(avatar, cache=CacheUse.HIT)
 
@@ -50,8 +55,14 @@ class AvatarCache:
         """Write an avatar in one step, then make room."""
         self.directory.mkdir(parents=True, exist_ok=True)
         with tempfile.NamedTemporaryFile(dir=self.directory, suffix=".part", delete=False) as file:
-            file.write(_pack(avatar))
-        Path(file.name).replace(self._path(key))
+            part = Path(file.name)
+            try:
+                file.write(_pack(avatar))
+                file.flush()
+                part.replace(self._path(key))
+            except BaseException:
+                part.unlink(missing_ok=True)
+                raise
         self._make_room()
 
     def _path(self, key: str) -> Path:
@@ -63,6 +74,10 @@ class AvatarCache:
             # Another worker may be making room, too.
             with suppress(FileNotFoundError):
                 entries.append((path, path.stat()))
+        for part in self.directory.glob("*.part"):
+            with suppress(FileNotFoundError):
+                if time.time() - part.stat().st_mtime > ABANDONED_SECONDS:
+                    part.unlink()
         kept = 0
         for path, stat in sorted(entries, key=lambda entry: -entry[1].st_mtime):
             kept += stat.st_size

@@ -124,7 +124,8 @@ def _parting(place: AvatarFrame, opening: float) -> tuple[NDArray[np.float32], N
     lower = np.minimum(line + (1 - UPPER_LIP) * gap, box.height - 1)
     row = np.arange(box.height)[:, None]
     above = row * line / upper
-    below = line + (row - lower) * (box.height - line) / (box.height - lower)
+    last = box.height - 1
+    below = line + (row - lower) * (last - line) / np.maximum(last - lower, 1)
     rows = np.where(row < upper, above, np.where(row > lower, below, line))
     rim = RIM * face.width
     inside = np.clip((row - upper) / rim, 0, 1) * np.clip((lower - row) / rim, 0, 1)

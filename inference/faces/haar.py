@@ -15,8 +15,9 @@ from inference.frame import Box, Frame, Plane
 CASCADE = "haarcascade_frontalface_alt2.xml"
 #: Heads do not move faster than interpolation between so many looks can follow.
 LOOKS_PER_SECOND = 5
-#: Side to which the short side of a picture is brought before searching.
+#: To what the short side of a picture is brought before searching, and the long one at most.
 SEARCH_SIDE_PIXELS = 240
+LONGEST_SIDE_PIXELS = 1280
 #: Smallest face that is searched for, as a share of the short side.
 SMALLEST_FACE = 0.12
 SCALE_STEP = 1.1
@@ -28,45 +29,43 @@ VICINITY = 0.5
 class HaarTracker:
     """Follow the largest face of the first frames for as long as it can be seen."""
 
-    def __init__(self) -> None:
-        """Load the cascade that OpenCV carries."""
-        path = Path(cv2.__file__).parent / "data" / CASCADE
-        self._cascade = cv2.CascadeClassifier(str(path))
-
     def track(self, frames: Iterable[Frame], fps: Fraction) -> Sequence[Box | None]:
         """Return a box for each frame, smoothed over time, or None where it shows no face."""
+        # A new one for each video: OpenCV's grows with every shape of picture it has seen.
+        cascade = cv2.CascadeClassifier(str(Path(cv2.__file__).parent / "data" / CASCADE))
         stride = max(1, round(fps / LOOKS_PER_SECOND))
         faces: list[Face | None] = []
         total, last = 0, None
         for total, frame in enumerate(frames, 1):
             if (total - 1) % stride == 0:
-                faces.append(self._look(frame, last))
+                faces.append(_look(cascade, frame, last))
                 last = faces[-1] if faces[-1] is not None else last
         return path_boxes(faces, stride, total, float(fps))
 
-    def _look(self, frame: Frame, last: Face | None) -> Face | None:
-        """Search around the last face, then everywhere."""
-        luma = frame.planes.y
-        places = [Box(0, 0, frame.width, frame.height)]
-        if last is not None:
-            places.insert(0, _vicinity(last, frame))
-        for place in places:
-            smallest = SMALLEST_FACE * min(luma.shape)
-            found = self._search(luma, place, SEARCH_SIDE_PIXELS / min(luma.shape), smallest)
-            if found:
-                return max(found, key=lambda face: _likeness(face, last))
-        return None
 
-    def _search(self, luma: Plane, place: Box, scale: float, smallest: float) -> list[Face]:
-        part = luma[place.top : place.bottom, place.left : place.right]
-        small = cv2.resize(part, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
-        side = int(smallest * scale)
-        hits = self._cascade.detectMultiScale(small, SCALE_STEP, NEIGHBOURS, minSize=(side, side))
-        corner = np.array([place.left, place.top, 0.0])
-        return [
-            corner + np.array([x + width / 2, y + height / 2, width]) / scale
-            for x, y, width, height in hits
-        ]
+def _look(cascade: cv2.CascadeClassifier, frame: Frame, last: Face | None) -> Face | None:
+    """Search around the last face, then everywhere."""
+    places = [Box(0, 0, frame.width, frame.height)]
+    if last is not None:
+        places.insert(0, _vicinity(last, frame))
+    for place in places:
+        if found := _search(cascade, frame.planes.y, place):
+            return max(found, key=lambda face: _likeness(face, last))
+    return None
+
+
+def _search(cascade: cv2.CascadeClassifier, luma: Plane, place: Box) -> list[Face]:
+    short, long = sorted(luma.shape)
+    scale = min(SEARCH_SIDE_PIXELS / short, LONGEST_SIDE_PIXELS / long)
+    part = luma[place.top : place.bottom, place.left : place.right]
+    small = cv2.resize(part, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
+    side = int(SMALLEST_FACE * short * scale)
+    hits = cascade.detectMultiScale(small, SCALE_STEP, NEIGHBOURS, minSize=(side, side))
+    corner = np.array([place.left, place.top, 0.0])
+    return [
+        corner + np.array([x + width / 2, y + height / 2, width]) / scale
+        for x, y, width, height in hits
+    ]
 
 
 def _vicinity(face: Face, frame: Frame) -> Box:

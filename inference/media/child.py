@@ -83,9 +83,10 @@ class Child:
         except subprocess.TimeoutExpired:
             raise ChildFailed(f"did not end within {stall_seconds:g} s") from None
         if code:
-            raise ChildFailed(f"exit code {code}: {self._complaint()}")
+            raise ChildFailed(f"exit code {code}: {self.complaint()}")
 
-    def _complaint(self) -> str:
+    def complaint(self) -> str:
+        """Return the beginning of what the child wrote to its error output, on one line."""
         # What went wrong comes first; what follows from it, after.
         self._complaints.seek(0)
         head = self._complaints.read(COMPLAINT_CHARACTERS).decode(errors="replace")

@@ -84,9 +84,14 @@ def _ask(path: Path, wanted: Sequence[str], limits: Limits) -> Any:
         with reading([*_command(path, limits), "-of", "json", *wanted]) as child:
             size = child.read_into(buffer, limits.stall_seconds)
             child.finish(limits.stall_seconds)
-        return json.loads(buffer[:size].tobytes())
+            complaint = child.complaint()
+        answer = json.loads(buffer[:size].tobytes())
     except (ChildFailed, ValueError) as error:
         raise _meaning(str(error), limits) from error
+    if _TOO_LARGE.search(complaint):
+        # Some decoders complain of our limit and end well.
+        raise _meaning(complaint, limits)
+    return answer
 
 
 def _command(path: Path, limits: Limits) -> list[str]:

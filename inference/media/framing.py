@@ -7,6 +7,7 @@ from fractions import Fraction
 from math import sqrt
 from typing import Any
 
+from handler.errors import InvalidJob
 from handler.job import Fit, Job
 from handler.ports import UPRIGHT, Orientation, VideoInfo
 from inference.media.color import assumed_standard, is_rgb
@@ -14,6 +15,10 @@ from inference.media.limits import DEFAULT_LIMITS
 
 #: Two aspect ratios that differ by less than this look alike.
 ASPECT_TOLERANCE = 0.01
+#: Twice the side of 4K: players take no more, and encoders little.
+LONGEST_SIDE_PIXELS = 8192
+#: With less there is nothing to be seen, and encoders fail.
+SHORTEST_SIDE_PIXELS = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +45,8 @@ def frame_picture(
 ) -> Framing:
     """Work out the sizes for a job's ``aspect_ratio``, ``fit`` and ``resolution``.
 
-    However wide the padding, the output has at most ``max_pixels``.
+    However wide the padding, the output has at most ``max_pixels``, and sides that an encoder
+    takes. Raises :class:`InvalidJob` if too little of the picture would be left.
     """
     size = (video.width, video.height)
     crop = canvas = size
@@ -50,13 +56,19 @@ def frame_picture(
             crop = canvas = _largest_inside(size, wanted)
         elif job.params.fit is Fit.PAD:
             canvas = _smallest_around(size, wanted)
-    room = Fraction(sqrt(max_pixels / (canvas[0] * canvas[1]))).limit_denominator(10**6)
-    shrink = min(Fraction(1), _cap(canvas, job.resolution), room)
-    return Framing(
+    shrink = min(Fraction(1), _cap(canvas, job.resolution), _room(canvas, max_pixels))
+    framing = Framing(
         crop=_even(crop),
         scale=_even((crop[0] * shrink, crop[1] * shrink)),
         canvas=_even((canvas[0] * shrink, canvas[1] * shrink)),
     )
+    if min(framing.scale) < SHORTEST_SIDE_PIXELS:
+        width, height = framing.scale
+        raise InvalidJob(
+            f"aspect_ratio and resolution leave {width}x{height} of the picture: no face fits.",
+            field="aspect_ratio" if job.aspect_ratio else "resolution",
+        )
+    return framing
 
 
 def aspect_warning(video: VideoInfo, job: Job) -> tuple[str, ...]:
@@ -115,12 +127,18 @@ def _aspect(text: str) -> Fraction:
 
 def _largest_inside(size: tuple[int, int], aspect: Fraction) -> tuple[int, int]:
     width, height = size
-    return min(width, round(height * aspect)), min(height, round(width / aspect))
+    return max(1, min(width, round(height * aspect))), max(1, min(height, round(width / aspect)))
 
 
 def _smallest_around(size: tuple[int, int], aspect: Fraction) -> tuple[int, int]:
     width, height = size
     return max(width, round(height * aspect)), max(height, round(width / aspect))
+
+
+def _room(size: tuple[int, int], max_pixels: int) -> Fraction:
+    """Return by how much a picture must shrink to be one that can be encoded."""
+    area = Fraction(sqrt(max_pixels / (size[0] * size[1]))).limit_denominator(10**6)
+    return min(area, Fraction(LONGEST_SIDE_PIXELS, max(size)))
 
 
 def _cap(size: tuple[int, int], resolution: str | None) -> Fraction:

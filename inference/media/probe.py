@@ -10,6 +10,7 @@ from handler.errors import (
     AudioEmpty,
     MediaTooLarge,
     MediaTooLong,
+    MediaUnreadable,
     OutputInvalid,
     StreamMissing,
     UnsupportedMedia,
@@ -100,8 +101,9 @@ class FfprobeGate:
 
     def _check_stored_size(self, stream: Stream) -> None:
         pixels = int(stream.get("width", 0)) * int(stream.get("height", 0))
-        # Where our limit stopped a decoder from saying, ffprobe ends well and says 0 by 0.
-        if not 0 < pixels <= self.limits.max_pixels:
+        if not pixels:
+            raise MediaUnreadable("The picture does not say how large it is: it is damaged.")
+        if pixels > self.limits.max_pixels:
             raise MediaTooLarge(
                 f"The picture has more than the {self.limits.max_pixels} pixels accepted."
             )

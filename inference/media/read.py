@@ -28,8 +28,10 @@ from inference.media.limits import Limits, input_options
 #: before it, so smaller ones are slower.
 CHUNK_BYTES = 24 * 1024**2
 CHUNK_FRAMES = 16
-#: How long before a chunk decoding starts: longer than pictures are reordered over.
+#: How far before a chunk decoding starts: longer than pictures are reordered over, which H.264
+#: (ITU-T H.264, A.3.1) allows for 16 of them.
 RUN_UP_SECONDS = 1.0
+RUN_UP_FRAMES = 16
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -107,7 +109,8 @@ class FrameReader:
         if start:
             # From a key frame well before, and not cut to the time: what is shown at `start` may
             # have come earlier, and what follows a key frame may lean on what came before it.
-            from_seconds = self.video.start_time + float(start / self.fps) - RUN_UP_SECONDS
+            run_up = max(RUN_UP_SECONDS, RUN_UP_FRAMES / float(self.video.fps or self.fps))
+            from_seconds = self.video.start_time + float(start / self.fps) - run_up
             options |= {"ss": from_seconds, "seek_timestamp": 1, "noaccurate_seek": None}
         picture = ffmpeg.input(f"file:{self.path.absolute()}", **options)["V:0"]
         if self.video.fps is not None:

@@ -6,6 +6,8 @@ import hashlib
 import multiprocessing
 import os
 import pickle
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from io import BytesIO
@@ -265,3 +267,28 @@ def test_two_workers_that_make_room_at_once_do_not_fail(
         worker.result()
 
     assert not list(cache.directory.glob("*.part"))
+
+
+#: A worker whose disk takes no more than 1000 bytes of a file.
+FULL_DISK = """
+import resource, signal, sys
+from pathlib import Path
+from inference.avatar import Avatar, AvatarFrame
+from inference.avatar_cache import AvatarCache
+from inference.frame import Box
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
+box = Box(0, 0, 8, 8)
+avatar = Avatar((AvatarFrame(box, bytes(5000), box),), complete=True)
+try:
+    AvatarCache(Path(sys.argv[1]), 10**9).save("key", avatar)
+except OSError:
+    sys.exit(7)
+"""
+
+
+def test_a_face_for_which_the_disk_has_no_room_leaves_nothing_there(tmp_path: Path) -> None:
+    done = subprocess.run([sys.executable, "-c", FULL_DISK, f"{tmp_path}"], check=False)
+
+    assert done.returncode == 7
+    assert list(tmp_path.iterdir()) == []

@@ -119,3 +119,13 @@ def test_a_face_may_touch_the_edge_of_the_picture(box: Box) -> None:
     result = paste(picture(), pasted, box, np.full((32, 32), 255, np.uint8))
 
     assert np.array_equal(result.crop(box).y, pasted.y)
+
+
+def test_colour_is_blended_by_the_mean_of_the_mask_above_it() -> None:
+    frame = Frame(np.zeros(Frame.size_bytes(32, 32), np.uint8), 32, 32)
+    white = Planes(*(np.full((side, side), 255, np.uint8) for side in (32, 16, 16)))
+    mask = np.tile(np.array([[0, 80], [120, 200]], np.uint8), (16, 16))
+
+    result = paste(frame, white, Box(0, 0, 32, 32), mask)
+
+    assert set(result.planes.u.flat) == set(result.planes.v.flat) == {100}

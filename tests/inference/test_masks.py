@@ -107,3 +107,12 @@ def test_every_place_is_even_and_inside_the_picture(
         assert 0 <= box.left < box.right <= 1280
         assert 0 <= box.top < box.bottom <= 720
         assert mouth.mask.shape == (box.height, box.width)
+
+
+def test_a_face_that_keeps_its_size_keeps_one_mask_in_memory() -> None:
+    places = [
+        MouthMask().fit(Box(left, 100, left + 200, 300), 1280, 720, Params())
+        for left in range(100, 800, 10)
+    ]
+
+    assert len({id(place.mask_png) for place in places if place}) == 1

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from fractions import Fraction
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,9 +16,10 @@ from handler.job import Params
 from inference.avatar import AvatarFrame
 from inference.frame import Box, Frame, Planes
 from inference.masks import MouthMask
-from inference.media.sound import RATE_HZ
+from inference.media.limits import Limits
+from inference.media.sound import RATE_HZ, read_samples
 from inference.mouth import Shot
-from inference.preview import PreviewMouth, open_mouth, preview_parts
+from inference.preview import STEP_SAMPLES, PreviewMouth, open_mouth, preview_parts
 
 FPS = Fraction(25)
 FACE = Box(60, 20, 260, 220)
@@ -229,3 +231,26 @@ def test_the_preview_says_what_it_is_and_what_it_heeds() -> None:
 
     assert (parts.name, parts.weights) == ("preview", None)
     assert parts.options == {"bbox_shift", "extra_margin"}
+
+
+@given(st.lists(st.integers(0, 90), min_size=1, max_size=8))
+def test_the_mouth_does_not_depend_on_how_the_voice_is_cut(steps: list[int]) -> None:
+    cuts = [STEP_SAMPLES * step for step in np.cumsum(steps)]
+    voice = np.random.default_rng(1).normal(0, 0.1, RATE_HZ).astype(np.float32)
+    voice *= np.abs(np.sin(np.arange(RATE_HZ) / 1500)).astype(np.float32)
+
+    whole = PreviewMouth().listen([voice], Fraction(25), 25)
+    parts = PreviewMouth().listen(np.split(voice, cuts), Fraction(25), 25)
+
+    assert np.array_equal(whole, parts)
+
+
+def test_the_mouth_follows_the_sample_voice(voice: Path) -> None:
+    samples = np.concatenate(list(read_samples(voice, Limits())))
+    rms = np.sqrt(np.mean(np.square(samples[: 150 * 640].reshape(150, 640)), axis=1))
+
+    opening = PreviewMouth().listen(read_samples(voice, Limits()), Fraction(25), 150)
+
+    assert np.corrcoef(opening, rms)[0, 1] > 0.8
+    # The pause between the two sentences, less a frame in which the lips come to rest.
+    assert not opening[80:89].any()

@@ -152,3 +152,14 @@ def test_remapping_goes_evenly_from_the_first_frame_to_the_last(source: int, tot
     assert source - 1 - shown[-1] <= source / total
     if total >= source:
         assert set(shown) == set(range(source))
+
+
+@pytest.mark.parametrize("fps", ["24000/1001", "25", "30", "30000/1001", "60000/1001"])
+def test_a_voice_that_ends_with_a_frame_never_loses_it(fps: str) -> None:
+    rate = Fraction(fps)
+    ends = [Fraction(16_000 * frames) / rate for frames in range(1, 5000)]
+
+    for samples in (int(end) for end in ends if end.denominator == 1):
+        frames = voice_frames(samples / 16_000, rate)
+
+        assert frames == samples * rate / 16_000

@@ -198,3 +198,14 @@ def test_there_is_no_face_in_the_dark_or_in_the_light() -> None:
     boxes = HaarTracker().track(frames, FPS)
 
     assert set(boxes) == {None}
+
+
+def test_pictures_of_extreme_shapes_do_not_blind_a_worker_to_later_faces(face: Path) -> None:
+    tracker, film = HaarTracker(), reader(face)
+
+    for width, height in ((32, 16_384), (16_384, 32)):
+        grey = np.full(Frame.size_bytes(width, height), 128, np.uint8)
+        tracker.track([Frame(grey, width, height)], Fraction(25))
+    boxes = tracker.track(film.forward(0, 5), film.fps)
+
+    assert None not in boxes

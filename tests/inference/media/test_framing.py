@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from handler.errors import WorkerError
+from handler.errors import InvalidJob, WorkerError
 from handler.ports import VideoInfo
 from inference.frame import Frame
 from inference.media.framing import aspect_warning, frame_picture
@@ -83,7 +83,8 @@ def test_another_aspect_ratio_is_cut_out_or_padded_to(
     assert canvas(*size, **fitted(aspect, "keep")) == size
 
 
-SIDES = st.integers(32, 1400)
+#: With smaller ones a wish may leave too little for a face, which is refused.
+SIDES = st.integers(128, 1400)
 ASPECTS = st.sampled_from(["9:16", "16:9", "1:1", "4:3", "3:4", "21:9", "4:5"])
 RESOLUTIONS = st.sampled_from([None, "720p", "512x512", "99p", "1080x1920"])
 
@@ -213,3 +214,22 @@ def test_a_phones_film_is_cropped_as_it_is_seen(tmp_path: Path, orientation: int
     assert (picture.width, picture.height) == (120, 120)
     assert picture.planes.y[5:35, 3:17].min() > LIGHT - 5
     assert picture.planes.y[5:35, 23:].max() < DARK + 5
+
+
+@pytest.mark.parametrize(
+    ("aspect", "fit"),
+    [
+        ("1:9999", "pad"),
+        ("9999:1", "pad"),
+        ("1:9999", "crop"),
+        ("1:1030", "crop"),
+        ("500:1", "crop"),
+    ],
+)
+def test_a_shape_that_leaves_no_room_for_a_face_is_refused_by_its_field(
+    aspect: str, fit: str
+) -> None:
+    with pytest.raises(InvalidJob) as caught:
+        canvas(512, 512, **fitted(aspect, fit))
+
+    assert caught.value.details["field"] == "aspect_ratio"
