@@ -37,8 +37,7 @@ def bootstrap(config: Config, fetch: Fetch | None = None, store: Store | None = 
     limits = _limits(config)
     parts = ENGINES[config.engine](config)
     cache = AvatarCache(config.avatar_cache_dir, config.avatar_cache_mb * MEGABYTE)
-    workspaces = Workspaces()
-    workspaces.sweep()
+    workspaces = _workspaces()
     return Runtime(
         engine=LipSync(parts, cache, limits),
         fetch=fetch or web_fetch(config),
@@ -60,6 +59,15 @@ def bootstrap(config: Config, fetch: Fetch | None = None, store: Store | None = 
     )
 
 
+def _workspaces() -> Workspaces:
+    try:
+        workspaces = Workspaces()
+    except OSError as error:
+        raise ConfigError(f"No place for the files of jobs, see TMPDIR: {error}") from error
+    workspaces.sweep()
+    return workspaces
+
+
 def web_fetch(config: Config) -> Fetch:
     """Build what brings in media from URLs."""
     return HttpFetch(
@@ -74,18 +82,14 @@ def _preview(_: Config) -> Parts:
 
 
 def _musetalk(config: Config) -> Parts:
-    missing = missing_weights(config.weights_dir)
-    if missing:
-        files = "; ".join(f"{file.path} from {file.repository}" for file in missing)
-        raise ConfigError(
-            f"MUSETALK_ENGINE is musetalk, but MUSETALK_WEIGHTS_DIR={config.weights_dir} lacks"
-            " weights. Put them there from these Hugging Face repositories, or set"
-            " MUSETALK_ENGINE=preview to try the worker without them (no real lip-sync)."
-            f" Missing: {files}."
-        )
+    files = "; ".join(
+        f"{file.path} from {file.repository}" for file in missing_weights(config.weights_dir)
+    )
     raise ConfigError(
-        "MUSETALK_ENGINE is musetalk, whose networks are not part of this version yet; set"
+        "MUSETALK_ENGINE is musetalk, whose networks are not part of this version yet: set"
         " MUSETALK_ENGINE=preview to try the worker without them (no real lip-sync)."
+        f" Their weights belong into MUSETALK_WEIGHTS_DIR={config.weights_dir}, from these Hugging"
+        f" Face repositories; missing there: {files or 'none'}."
     )
 
 

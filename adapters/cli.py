@@ -68,27 +68,30 @@ def run(
         "aspect_ratio": aspect_ratio,
     }
     raw |= {name: value for name, value in flags.items() if value is not None}
-    if param:
-        raw["params"] = {**raw.get("params", {}), **dict(_option(text) for text in param)}
+    options = dict(_option(text) for text in param or [])
+    if options:
+        given = raw.get("params") or {}
+        # Anything but an object is left for the job's own check to refuse.
+        raw["params"] = {**given, **options} if isinstance(given, dict) else given
     for name in ("video_url", "audio_url"):
         if isinstance(raw.get(name), str):
             raw[name] = _as_url(raw[name])
     env = {**os.environ, **({"MUSETALK_ENGINE": engine} if engine else {})}
-    result = _handle(raw, _runtime(env, out))
+    result = _handle(raw, _runtime(env, raw, out))
     typer.echo(json.dumps(result.to_json(), indent=2, ensure_ascii=False))
     raise typer.Exit(DONE if result.status == "success" else FAILED)
 
 
 @app.command()
 def schema(
-    name: Annotated[str | None, typer.Argument(help="job, success or failure; else all.")] = None,
+    name: Annotated[str | None, typer.Argument(help="job, result or failure; else all.")] = None,
 ) -> None:
     """Print the JSON Schemas of what callers send and get."""
     from handler import Failure, Job, Success
 
     schemas = {
         "job": Job.model_json_schema(),
-        "success": Success.model_json_schema(mode="serialization"),
+        "result": Success.model_json_schema(mode="serialization"),
         "failure": Failure.model_json_schema(mode="serialization"),
     }
     if name is not None and name not in schemas:
@@ -144,15 +147,17 @@ def _as_url(text: str) -> str:
     return text if "://" in text else Path(text).absolute().as_uri()
 
 
-def _runtime(env: Mapping[str, str], out: Path | None) -> Runtime:
+def _runtime(env: Mapping[str, str], raw: Mapping[str, Any], out: Path | None) -> Runtime:
     from adapters.bootstrap import bootstrap, web_fetch
     from adapters.config import Config, ConfigError
     from adapters.transfer.local import FileStore, LocalFetch
 
     try:
         config = Config.from_env(env)
-        if out is None and not config.has_storage:
+        if out is None and not config.has_storage and "output" not in raw:
             _misused("Say where the video goes: --out FILE, OUTPUT_DIR or a bucket.")
+        if out is not None and out.is_dir():
+            _misused(f"--out {out} is a directory; name the file to write.")
         store = FileStore(out) if out is not None else None
         return bootstrap(config, fetch=LocalFetch(web_fetch(config)), store=store)
     except ConfigError as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import tempfile
 from collections.abc import Mapping
@@ -48,12 +49,16 @@ HostNames = Annotated[frozenset[str], BeforeValidator(_comma_list)]
 class Config(BaseModel):
     """Hold the settings; the alias of each field is its environment variable."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", hide_input_in_errors=True, allow_inf_nan=False
+    )
 
     engine: EngineName = Field(EngineName.MUSETALK, alias="MUSETALK_ENGINE")
     weights_dir: Path = Field(Path("/weights"), alias="MUSETALK_WEIGHTS_DIR")
     avatar_cache_dir: Path = Field(
-        Path(tempfile.gettempdir()) / "musetalk-avatars", alias="AVATAR_CACHE_DIR"
+        # This user's own: what another put there could be anything.
+        Path(tempfile.gettempdir()) / f"musetalk-avatars-{os.getuid()}",
+        alias="AVATAR_CACHE_DIR",
     )
     avatar_cache_mb: int = Field(1024, alias="AVATAR_CACHE_MB", ge=0)
 
@@ -65,9 +70,12 @@ class Config(BaseModel):
         # The cluster that the default OUTPUT_URL_TEMPLATE, f000, belongs to.
         "https://s3.us-west-000.backblazeb2.com",
         alias="S3_ENDPOINT_URL",
+        pattern=r"^https?://[^\s/?#]+/?$",
     )
     s3_region: str = Field("us-west-000", alias="S3_REGION")
-    output_url_template: str = Field(DEFAULT_OUTPUT_URL_TEMPLATE, alias="OUTPUT_URL_TEMPLATE")
+    output_url_template: str = Field(
+        DEFAULT_OUTPUT_URL_TEMPLATE, alias="OUTPUT_URL_TEMPLATE", pattern=r"\{key\}"
+    )
     output_dir: Path | None = Field(None, alias="OUTPUT_DIR")
 
     job_timeout_sec: float = Field(1800, alias="JOB_TIMEOUT_SEC", gt=0)

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from adapters.bootstrap import ENGINES
 from adapters.config import Config, ConfigError, EngineName
 from handler.errors import ToolMissing
+from inference.media.child import ChildFailed
 from inference.media.tools import ffmpeg_version, missing_codecs
 
 #: A healthy driver answers at once; a hung one never.
@@ -41,8 +42,8 @@ def examine(config: Config) -> Sequence[Finding]:
 def _ffmpeg() -> Finding:
     try:
         version, missing = ffmpeg_version(), missing_codecs()
-    except ToolMissing as error:
-        return Finding("ffmpeg", fine=False, text=error.message)
+    except (ToolMissing, ChildFailed) as error:
+        return Finding("ffmpeg", fine=False, text=str(error))
     lacks = f"; lacks {', '.join(missing)}" if missing else "; all codecs"
     return Finding("ffmpeg", fine=not missing, text=version + lacks)
 

@@ -6,12 +6,15 @@ import fcntl
 import os
 import shutil
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 #: A directory that is not yet locked has another name, so that no sweep takes it for left behind.
 _NEW, _LENT = "new-", "job-"
+#: Between the two lie microseconds.
+ABANDONED_SECONDS = 60
 
 
 class Workspaces:
@@ -37,9 +40,16 @@ class Workspaces:
         finally:
             os.close(lock)
 
+    def _abandoned(self) -> Iterator[Path]:
+        """Yield what was made and never lent, once that is long ago."""
+        for new in self._root.glob(f"{_NEW}*"):
+            with suppress(FileNotFoundError):
+                if time.time() - new.stat().st_mtime > ABANDONED_SECONDS:
+                    yield new
+
     def sweep(self) -> None:
         """Remove what crashed workers left; what a living one uses is locked and stays."""
-        for left in self._root.glob(f"{_LENT}*"):
+        for left in (*self._root.glob(f"{_LENT}*"), *self._abandoned()):
             with suppress(FileNotFoundError):
                 lock = os.open(left, os.O_RDONLY)
                 try:

@@ -12,6 +12,7 @@ from typing import Any
 from handler.errors import (
     DeadlineExceeded,
     ErrorType,
+    OutOfMemory,
     OutputInvalid,
     Stage,
     WorkerBroken,
@@ -42,6 +43,8 @@ def handle(raw: Mapping[str, Any], runtime: Runtime, report: Report = ignore) ->
         broken.failure = run.failure(broken)
         run.announce(broken.failure)
         raise
+    except MemoryError:
+        result = run.failure(OutOfMemory("The job does not fit into this worker's memory."))
     except Exception as error:  # noqa: BLE001 - a bug, too, must be answered and not lost
         result = run.failure(error)
     run.announce(result)

@@ -27,7 +27,7 @@ METADATA_LIMIT_BYTES = 16 * 1024
 #: How many faults one message names; a hostile body can have thousands.
 FAULTS_NAMED = 5
 
-CLOSED = ConfigDict(frozen=True, extra="forbid", strict=True, defer_build=True)
+CLOSED = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False, defer_build=True)
 
 
 class SyncMode(StrEnum):

@@ -53,7 +53,7 @@ class AvatarCache:
 
     def save(self, key: str, avatar: Avatar) -> None:
         """Write an avatar in one step, then make room."""
-        self.directory.mkdir(parents=True, exist_ok=True)
+        self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         with tempfile.NamedTemporaryFile(dir=self.directory, suffix=".part", delete=False) as file:
             part = Path(file.name)
             try:

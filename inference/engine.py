@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import astuple, dataclass, replace
 from fractions import Fraction
 from math import ceil
 from pathlib import Path
 from typing import Any, TypeVar
 
-from handler.errors import FaceNotFound, MediaUnreadable, Stage
+from handler.errors import FaceNotFound, MediaUnreadable, OutputInvalid, Stage
 from handler.job import Params
 from handler.ports import Clip, Scene
 from handler.progress import Tick
@@ -85,6 +85,8 @@ class LipSync:
             avatar = self._cache.load(key)
             if avatar is None or not avatar.covers(needed):
                 avatar = self._remember(key, self._track(scene, needed, tick))
+        # What is known of the video beyond this voice is none of this job's business.
+        avatar = replace(avatar, frames=avatar.frames[:needed])
         missing = sum(frame is None for frame in avatar.frames)
         if missing == len(avatar.frames):
             raise FaceNotFound("No face was found in any frame of the video.")
@@ -112,6 +114,8 @@ class LipSync:
             ):
                 ticked = _ticked(meter.waiting("encode", pictures), total, tick)
                 written = write_clip(ticked, target, spec, self._limits)
+        if written != total:
+            raise OutputInvalid(f"{written} frames were written where {total} were due.")
         tick(1.0)
         return Clip(
             path=target,
@@ -137,7 +141,8 @@ class LipSync:
         most = ceil(self._limits.max_video_seconds * reader.fps) if needed is None else needed
         declared = max(1, int(Fraction(scene.video.duration) * reader.fps))
         expected = min(most, declared)
-        with ahead(reader.forward(0, most), DEPTH) as frames, meter.busy("track"):
+        # One more than can be shown, to know whether that was all.
+        with ahead(reader.forward(0, most + 1), DEPTH) as frames, meter.busy("track"):
             ticked = _ticked(meter.waiting("track", frames), expected, tick)
             faces = self._parts.tracker.track(ticked, reader.fps)
         if len(faces) < LEAST_SHARE_OF_DECLARED * expected:
@@ -148,8 +153,8 @@ class LipSync:
             )
         canvas = reader.framing.canvas
         fit, params = self._parts.mask.fit, scene.job.params
-        places = (None if face is None else fit(face, *canvas, params) for face in faces)
-        complete = len(faces) < most
+        places = (None if face is None else fit(face, *canvas, params) for face in faces[:most])
+        complete = len(faces) <= most
         return Avatar(tuple(places), complete=complete, engine_seconds=meter.seconds)
 
     def _pictures(
@@ -212,8 +217,7 @@ class LipSync:
             engine=self._parts.name,
             weights=self._parts.weights,
             fps=str(_frame_rate(scene)),
-            canvas=self._framing(scene).canvas,
-            fit=job.params.fit,
+            framing=astuple(self._framing(scene)),
             options=job.params.model_dump(mode="json", include=set(self._parts.options)),
         )
 

@@ -337,6 +337,58 @@ def test_a_face_known_for_a_short_voice_is_tracked_further_for_a_long_one(
     assert changes(face, video, forth_and_back(100, 150))[60:].max() > 0
 
 
+def test_the_answer_does_not_depend_on_which_jobs_came_before(
+    studio: Studio, face: Path, voice: Path, word: Path, tmp_path: Path
+) -> None:
+    cover = "-vf drawbox=c=gray:t=fill:enable='lt(t,2)'"
+    source = refilm(face, tmp_path / "late.mp4", cover)
+
+    fresh = studio.fail(source, word)
+    studio.film(source, voice)
+    later = studio.run(source, word)
+
+    assert isinstance(later, Failure)
+    assert fresh.error_code == later.error_code == "face_not_found"
+
+
+def test_a_video_as_long_as_its_voice_is_known_as_a_whole(
+    studio: Studio, face: Path, voice: Path, tmp_path: Path
+) -> None:
+    spoken = tmp_path / "spoken.wav"
+    clips.run_ffmpeg("-i", f"{voice}", "-t", "4", f"{spoken}")
+    studio.film(face, spoken)
+
+    longer, _ = studio.film(face, voice, sync_mode="silence")
+
+    assert longer.metrics.avatar_cache == "hit"
+
+
+def test_an_untagged_video_keeps_its_meaning_when_it_is_shrunk(
+    studio: Studio, face: Path, word: Path, tmp_path: Path
+) -> None:
+    # Players take an untagged picture of that size for BT.709, and a smaller one for BT.601.
+    untagged = "-vf scale=720:720 -bsf:v h264_metadata=matrix_coefficients=2:colour_primaries=2"
+    source = refilm(face, tmp_path / "hd.mp4", untagged)
+
+    _, video = studio.film(source, word, resolution="256p")
+
+    assert describe(source)["video"].get("color_space") is None
+    assert describe(video)["video"]["color_space"] == "bt709"
+
+
+def test_a_photograph_larger_than_any_video_is_shrunk_to_one(
+    studio: Studio, face: Path, word: Path, tmp_path: Path
+) -> None:
+    photo = tmp_path / "photo.jpg"
+    portrait = f"{face.with_name('portrait.jpg')}"
+    clips.run_ffmpeg("-i", portrait, "-vf", "scale=3500:3500", "-update", "1", f"{photo}")
+
+    result, _ = studio.film(photo, word)
+
+    assert result.output is not None
+    assert result.output.width == result.output.height == 2880
+
+
 def test_a_face_that_cannot_be_remembered_still_talks(
     tmp_path: Path, face: Path, word: Path
 ) -> None:

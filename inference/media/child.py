@@ -50,7 +50,7 @@ class Child:
         assert self._process.stdout is not None
         pipe, view, filled = self._process.stdout.fileno(), buffer.data.cast("B"), 0
         while filled < len(view):
-            if not select.select([pipe], [], [], stall_seconds)[0]:
+            if not _ready(pipe, select.POLLIN, stall_seconds):
                 raise ChildFailed(f"no data for {stall_seconds:g} s")
             count = os.readv(pipe, [view[filled:]])
             if not count:
@@ -66,7 +66,7 @@ class Child:
         assert self._process.stdin is not None
         pipe, view = self._process.stdin.fileno(), data.data.cast("B")
         while view:
-            if not select.select([], [pipe], [], stall_seconds)[1]:
+            if not _ready(pipe, select.POLLOUT, stall_seconds):
                 raise ChildFailed(f"took no data for {stall_seconds:g} s")
             try:
                 view = view[os.write(pipe, view) :]
@@ -133,6 +133,12 @@ def _running(argv: Sequence[str], confinement: Sequence[str], *, reads: bool) ->
             _end(process)
 
 
+def _ready(pipe: int, event: int, seconds: float) -> bool:
+    poll = select.poll()
+    poll.register(pipe, event)
+    return bool(poll.poll(seconds * 1000))
+
+
 def _program(name: str) -> str:
     path = shutil.which(name)
     if path is None:
@@ -165,9 +171,10 @@ def _prepare_pipe(process: subprocess.Popen[bytes]) -> None:
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
-    with suppress(ProcessLookupError):
-        os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
+    if process.returncode is None:
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
     for pipe in (process.stdin, process.stdout):
         if pipe is not None:
             pipe.close()

@@ -42,11 +42,13 @@ def is_rgb(video: VideoInfo) -> bool:
 
 
 def color_tags(video: VideoInfo, width: int, height: int) -> dict[str, str]:
-    """Return the colour tags of the output: the source's, or what players take it for.
+    """Return the colour tags of an output of that size: the source's, or what players take it for.
 
-    Always limited range, to which full-range sources are converted on reading.
+    A source keeps its numbers, so it is its own size that tells; red, green and blue are converted
+    for the size of the output. Always limited range, to which full-range sources are converted.
     """
-    standard, found = assumed_standard(width, height), video.color
+    size = (width, height) if is_rgb(video) else (video.width, video.height)
+    standard, found = assumed_standard(*size), video.color
     return {
         "color_range": "tv",
         "colorspace": _MATRICES.get(found.get("color_space", ""), standard),

@@ -119,7 +119,9 @@ def _meaning(complaint: str, limits: Limits) -> WorkerError:
         what = f"codec {refused['codec']}" if refused["codec"] else "file's format"
         return UnsupportedMedia(f"The {what} is not accepted. Accepted are {'; '.join(ACCEPTED)}.")
     if _TOO_LARGE.search(complaint):
-        return MediaTooLarge(f"The picture has more than the {limits.max_pixels} pixels accepted.")
+        return MediaTooLarge(
+            f"The picture has too many pixels; see MAX_PIXELS={limits.max_pixels}."
+        )
     return MediaUnreadable(
         "The file is not of an accepted media format, or is damaged.", reason=complaint
     )

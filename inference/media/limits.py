@@ -5,6 +5,7 @@ Source: reference/reliability.md sections 1.1 and 1.2, where each rule was tried
 
 from __future__ import annotations
 
+import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -67,11 +68,16 @@ BYSTANDERS = {
 }  # fmt: skip
 
 MAX_STREAMS = 16
+#: A large host has more cores than a picture has work for, and every thread costs memory.
+MAX_THREADS = 12
 #: Largest single allocation of a demuxer or decoder.
 MAX_ALLOC_BYTES = 512 * 1024 * 1024
 #: How far a prober reads before it must know what a file is.
 PROBE_BYTES = 20_000_000
 PROBE_MICROSECONDS = 20_000_000
+
+#: A phone's photograph has six times as many pixels as its video.
+STILL_FACTOR = 6
 
 SAMPLE_RATES_HZ = range(8_000, 192_001)
 MAX_CHANNELS = 8
@@ -83,13 +89,17 @@ MIN_SIDE_PIXELS = 32
 class Limits:
     """Bound what one job may bring; each is a setting of the operator."""
 
-    #: 4K, either way up.
+    #: 4K, either way up; a still image may have more, and is shrunk to it.
     max_pixels: int = 3840 * 2160
     max_fps: float = 120
     max_video_seconds: float = 600
     max_audio_seconds: float = 600
     #: Seconds without a byte from a decoder or a swallowed byte by an encoder.
     stall_seconds: float = 30
+
+    def pixels_of(self, *, still: bool) -> int:
+        """Return how many pixels a source may have."""
+        return self.max_pixels * STILL_FACTOR if still else self.max_pixels
 
 
 DEFAULT_LIMITS = Limits()
@@ -110,6 +120,11 @@ def still_demuxer(path: Path) -> str | None:
     return None
 
 
+def threads() -> int:
+    """Return how many threads a decoder or encoder may start."""
+    return min(MAX_THREADS, 2 * (os.cpu_count() or 1))
+
+
 def input_options(path: Path, limits: Limits) -> dict[str, Any]:
     """Return the options that must stand before every file that a stranger sent."""
     still = still_demuxer(path)
@@ -120,7 +135,7 @@ def input_options(path: Path, limits: Limits) -> dict[str, Any]:
         "codec_whitelist": ",".join(STILL_DECODERS if still else VIDEO_DECODERS + AUDIO_DECODERS),
         "max_streams": MAX_STREAMS,
         # One more than allowed, so that our own check can say which limit it was.
-        "max_pixels": limits.max_pixels + 1,
+        "max_pixels": limits.pixels_of(still=still is not None) + 1,
         "probesize": PROBE_BYTES,
         "analyzeduration": PROBE_MICROSECONDS,
     }

@@ -50,7 +50,7 @@ class FfprobeGate:
         if not description.still:
             _check_codec(stream, VIDEO_CODECS)
             self._check_length("video", description, self.limits.max_video_seconds)
-        self._check_stored_size(stream)
+        self._check_stored_size(stream, still=description.still)
         info = video_info(stream, description, path, self.limits)
         self._check_picture(info)
         return info
@@ -99,13 +99,14 @@ class FfprobeGate:
             audio_codec=str(audio["codec_name"]),
         )
 
-    def _check_stored_size(self, stream: Stream) -> None:
-        pixels = int(stream.get("width", 0)) * int(stream.get("height", 0))
-        if not pixels:
+    def _check_stored_size(self, stream: Stream, *, still: bool) -> None:
+        width, height = int(stream.get("width", 0)), int(stream.get("height", 0))
+        most = self.limits.pixels_of(still=still)
+        if not width * height:
             raise MediaUnreadable("The picture does not say how large it is: it is damaged.")
-        if pixels > self.limits.max_pixels:
+        if width * height > most:
             raise MediaTooLarge(
-                f"The picture has more than the {self.limits.max_pixels} pixels accepted."
+                f"The picture is {width}x{height}; at most {most} pixels are accepted."
             )
 
     def _check_picture(self, info: VideoInfo) -> None:

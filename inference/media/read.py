@@ -21,7 +21,7 @@ from handler.ports import VideoInfo
 from inference.frame import Frame
 from inference.media.child import Child, ChildFailed, reading
 from inference.media.framing import Framing, picture_filters
-from inference.media.limits import Limits, input_options
+from inference.media.limits import Limits, input_options, threads
 
 #: Held at once when a clip is played backwards, and the longest clip that is kept whole: so many
 #: bytes, or so many frames where these are large. Each chunk costs decoding from the key frame
@@ -64,7 +64,7 @@ class FrameReader:
         decoded once.
         """
         if frames <= self._chunk_frames:
-            kept = list(self.forward(0, frames))
+            kept = self._exactly(0, frames)
             yield from ((index, kept[index]) for indices in passes for index in indices)
             return
         for indices in passes:
@@ -85,11 +85,17 @@ class FrameReader:
         end, last = indices[0] + 1, indices[-1]
         while end > last:
             start = max(last, end - self._chunk_frames)
-            chunk = list(self.forward(start, end))
+            chunk = self._exactly(start, end)
             while chunk:
                 # Taken out of the chunk, so that its memory goes as it is shown.
                 yield start + len(chunk) - 1, chunk.pop()
             end = start
+
+    def _exactly(self, start: int, stop: int) -> list[Frame]:
+        frames = list(self.forward(start, stop))
+        if len(frames) < stop - start:
+            raise MediaUnreadable(f"The video ended before its frame {stop}.")
+        return frames
 
     @property
     def _chunk_frames(self) -> int:
@@ -105,7 +111,7 @@ class FrameReader:
     def _command(self, start: int, stop: int | None) -> list[str]:
         options: dict[str, Any] = input_options(self.path, self.limits)
         # Upright by our own filters: versions of ffmpeg differ in what they turn.
-        options["noautorotate"] = None
+        options |= {"noautorotate": None, "threads": threads()}
         if start:
             # From a key frame well before, and not cut to the time: what is shown at `start` may
             # have come earlier, and what follows a key frame may lean on what came before it.

@@ -15,7 +15,7 @@ from handler.job import SyncMode
 from handler.ports import AudioInfo
 from inference.frame import Frame
 from inference.media.child import ChildFailed, writing
-from inference.media.limits import Limits
+from inference.media.limits import Limits, threads
 from inference.media.sound import voice_stream
 
 #: Fast enough to keep up with a GPU on a few cores, at no visible loss.
@@ -23,6 +23,10 @@ PRESET = "veryfast"
 AUDIO_BITRATE = "192k"
 #: The rates of AAC (ISO/IEC 14496-3, table 1.18) that play everywhere.
 AUDIO_RATES_HZ = (8_000, 11_025, 12_000, 16_000, 22_050, 24_000, 32_000, 44_100, 48_000)
+
+
+#: After the last frame the file is moved once on the disk, so that its index comes first.
+FINISH_SECONDS = 300
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,7 +60,7 @@ def write_clip(frames: Iterable[Frame], target: Path, spec: ClipSpec, limits: Li
             for frame in frames:
                 encoder.write(frame.buffer, limits.stall_seconds)
                 written += 1
-            encoder.finish(limits.stall_seconds)
+            encoder.finish(FINISH_SECONDS)
     except ChildFailed as error:
         raise ProcessingError(f"The encoder failed: {error}", stage=Stage.POSTPROCESSING) from error
     return written
@@ -84,6 +88,7 @@ def _command(target: Path, spec: ClipSpec, limits: Limits) -> list[str]:
         audio_bitrate=AUDIO_BITRATE,
         movflags="+faststart",
         map_metadata=-1,
+        threads=threads(),
         **spec.color,
     )
     return list(output.global_args("-nostdin", "-v", "error", "-y").compile())

@@ -105,6 +105,30 @@ def test_a_job_that_fails_says_why_and_exits_with_1(
     assert not (tmp_path / "out.mp4").exists()
 
 
+@pytest.mark.parametrize("params", [None, [1], "crf"])
+def test_options_are_merged_into_an_object_or_the_job_is_refused(
+    run_worker: Shell, face: Path, word: Path, tmp_path: Path, params: object
+) -> None:
+    job = {"video_url": str(face), "audio_url": str(word), "params": params}
+    words = ["run", "-", "--engine=preview", "--out", tmp_path / "out.mp4", "--param", "crf=40"]
+
+    done = run_worker(*words, stdin=json.dumps(job))
+
+    assert "Traceback" not in done.stdout + done.stderr
+    assert done.returncode == (0 if params is None else 1)
+
+
+def test_a_job_that_brings_its_own_place_needs_no_other(
+    run_worker: Shell, face: Path, word: Path
+) -> None:
+    output = {"put_url": "https://127.0.0.1/up", "get_url": "https://cdn.example.com/v.mp4"}
+    job = {"video_url": str(face), "audio_url": str(word), "output": output}
+
+    done = run_worker("run", "-", "--engine=preview", stdin=json.dumps(job))
+
+    assert json.loads(done.stdout)["stage"] == "upload"
+
+
 def test_a_production_start_without_weights_fails_and_says_how_to_get_them(
     run_worker: Shell, face: Path, word: Path, tmp_path: Path
 ) -> None:
@@ -128,7 +152,11 @@ def test_a_production_start_without_weights_fails_and_says_how_to_get_them(
         (["run", "--out", "x.mp4"], {"MAX_FPS": "many"}, "MAX_FPS"),
         (["run", "--out", "x.mp4", "--param", "crf"], {}, "name=value"),
         (["run", "--no-such-flag"], {}, "--no-such-flag"),
-        (["schema", "poem"], {}, "job, success, failure"),
+        (["run", "--out", "/tmp", "--engine", "preview"], {}, "directory"),
+        (["run", "--out", "x.mp4"], {"MAX_VIDEO_SEC": "inf"}, "MAX_VIDEO_SEC"),
+        (["run"], {"S3_ENDPOINT_URL": "foo"}, "S3_ENDPOINT_URL"),
+        (["run"], {"OUTPUT_URL_TEMPLATE": "https://cdn/"}, "OUTPUT_URL_TEMPLATE"),
+        (["schema", "poem"], {}, "job, result, failure"),
         (["doctor"], {"MAX_FPS": "many"}, "MAX_FPS"),
     ],
 )
@@ -150,7 +178,7 @@ def test_the_schemas_describe_what_is_really_sent(
     schemas = json.loads(run_worker("schema").stdout)
 
     jsonschema.validate(contract("job"), schemas["job"])
-    jsonschema.validate(contract("success"), schemas["success"])
+    jsonschema.validate(contract("success"), schemas["result"])
     jsonschema.validate(contract("media_error"), schemas["failure"])
     jsonschema.validate(contract("processing_error"), schemas["failure"])
     with pytest.raises(jsonschema.ValidationError):

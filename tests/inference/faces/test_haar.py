@@ -116,6 +116,15 @@ def test_a_larger_face_that_comes_later_does_not_take_over(portrait: NDArray[np.
     assert all(is_around(box, 0, 80, 500) for box in boxes)
 
 
+def test_a_face_that_jumps_is_still_preferred_to_a_larger_one(portrait: NDArray[np.uint8]) -> None:
+    alone = scene((portrait, 0, 80, 500))
+    joined = scene((portrait, 130, 80, 500), (portrait, 660, 0, 600))
+
+    boxes = HaarTracker().track([alone] * 15 + [joined] * 15, FPS)
+
+    assert all(is_around(box, 130, 80, 500) for box in boxes[20:])
+
+
 def test_a_face_that_walks_is_followed(portrait: NDArray[np.uint8]) -> None:
     frames = [scene((portrait, 8 * step, 80, 500)) for step in range(60)]
 

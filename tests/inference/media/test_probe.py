@@ -21,7 +21,7 @@ from handler.errors import (
     UnsupportedMedia,
 )
 from handler.ports import AudioInfo
-from inference.media.limits import Limits
+from inference.media.limits import STILL_FACTOR, Limits
 from inference.media.probe import FfprobeGate
 from tests.clips import (
     FILMS,
@@ -258,7 +258,7 @@ SIZED = {
 def test_a_picture_may_have_as_many_pixels_as_the_limit_says(tmp_path: Path, kind: str) -> None:
     path = _picture_file(tmp_path, kind)
 
-    info = FfprobeGate(Limits(max_pixels=64 * 48)).face(path)
+    info = FfprobeGate(Limits(max_pixels=_video_pixels(kind, 64 * 48))).face(path)
 
     assert info.width * info.height == 64 * 48
 
@@ -271,7 +271,7 @@ def test_a_picture_with_more_pixels_is_refused_for_its_size(
     path = _picture_file(tmp_path, kind)
 
     with pytest.raises(MediaTooLarge, match="pixels"):
-        FfprobeGate(Limits(max_pixels=most)).face(path)
+        FfprobeGate(Limits(max_pixels=_video_pixels(kind, most))).face(path)
 
 
 def test_a_picture_too_small_for_a_face_is_refused(tmp_path: Path) -> None:
@@ -563,6 +563,11 @@ def _with_cover(voice: Path, cover: Path, target: Path) -> Path:
     parts = ("-i", f"{voice}", "-i", f"{cover}", "-map", "0", "-map", "1")
     run_ffmpeg(*parts, "-c:v", "copy", "-disposition:v:0", "attached_pic", f"{target}")
     return target
+
+
+def _video_pixels(kind: str, most: int) -> int:
+    """Return the limit for videos under which a picture of that kind may have ``most`` pixels."""
+    return most // STILL_FACTOR if SIZED[kind][0].startswith("photo") else most
 
 
 def _picture_file(place: Path, kind: str) -> Path:

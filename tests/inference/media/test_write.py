@@ -142,14 +142,25 @@ def test_a_higher_crf_makes_a_smaller_file(tmp_path: Path, voice: Path) -> None:
     ("side", "standard"), [(480, "smpte170m"), (719, "smpte170m"), (720, "bt709"), (2160, "bt709")]
 )
 def test_an_untagged_source_is_tagged_as_what_players_take_it_for(side: int, standard: str) -> None:
-    tags = color_tags(PLAIN, side, 2 * side)
+    tags = color_tags(replace(PLAIN, width=side, height=2 * side), 320, 640)
 
-    assert tags == {
-        "color_range": "tv",
-        "colorspace": standard,
-        "color_primaries": standard,
-        "color_trc": standard,
-    }
+    # Its numbers are kept when it is shrunk, and so is what they mean.
+    assert tags == tags_of(standard)
+
+
+@pytest.mark.parametrize(("side", "standard"), [(480, "smpte170m"), (720, "bt709")])
+def test_red_green_and_blue_are_tagged_as_what_they_are_converted_to(
+    side: int, standard: str
+) -> None:
+    tags = color_tags(replace(PLAIN, pixel_format="rgb24"), side, 2 * side)
+
+    assert tags == tags_of(standard)
+
+
+def tags_of(standard: str) -> dict[str, str]:
+    """Return the tags of a picture of one standard throughout."""
+    names = ("colorspace", "color_primaries", "color_trc")
+    return {"color_range": "tv", **dict.fromkeys(names, standard)}
 
 
 def test_the_tags_of_the_source_stand_in_the_file(tmp_path: Path, voice: Path) -> None:
