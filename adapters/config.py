@@ -1,4 +1,4 @@
-"""Every setting of the worker, read once from the environment (CONTRACT.md section 6)."""
+"""Every setting of the worker, read once from the environment (docs/contract.md section 6)."""
 
 from __future__ import annotations
 

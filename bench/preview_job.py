@@ -35,11 +35,13 @@ SAMPLE_SECONDS = 0.02
 LONGER = 10
 MEBIBYTE = 1024**2
 
+WORKER = Path(sys.executable).with_name("musetalk-worker")
 MEDIA = Path("../shared/media")
 OURS = Path("assets")
 
 #: What the project promises (ratio to ffmpeg; MiB; ratio of a long clip's memory to a short one's).
 KNOWN_LIMIT, NEW_LIMIT, MEMORY_LIMIT_MIB, GROWTH_LIMIT = 1.5, 2.5, 500, 1.1
+IMPORT_LIMIT_MS, HELP_LIMIT_MS = 150, 400
 
 
 def main() -> None:
@@ -59,6 +61,10 @@ def main() -> None:
     table.add_row("peak memory", f"{short:.0f} MiB", "", f"≤ {MEMORY_LIMIT_MIB} MiB")
     growth = f"{long / short:.2f}"
     table.add_row(f"the same, {LONGER} x longer", f"{long:.0f} MiB", growth, f"≤ {GROWTH_LIMIT}")
+    loaded = _start_ms([sys.executable, "-c", "import handler"])
+    table.add_row("python -c 'import handler'", f"{loaded:.0f} ms", "", f"≤ {IMPORT_LIMIT_MS} ms")
+    helped = _start_ms([str(WORKER), "--help"])
+    table.add_row("musetalk-worker --help", f"{helped:.0f} ms", "", f"≤ {HELP_LIMIT_MS} ms")
     Console().print(table)
 
 
@@ -84,10 +90,16 @@ def _times(face: Path, voice: Path, scratch: Path) -> tuple[float, float, float]
     return median(plain), median(known), median(new)
 
 
-def _seconds(work: Callable[[], None]) -> float:
+def _seconds(work: Callable[[], object]) -> float:
     start = time.perf_counter()
     work()
     return time.perf_counter() - start
+
+
+def _start_ms(command: list[str]) -> float:
+    """Return how long a command takes from its start to its end, in milliseconds."""
+    run = partial(subprocess.run, command, check=True, stdout=subprocess.DEVNULL)
+    return 1000 * median(_seconds(run) for _ in range(ROUNDS))
 
 
 def _transcode(face: Path, voice: Path, scratch: Path) -> None:
@@ -124,10 +136,9 @@ def _longer(media: Path, scratch: Path) -> Path:
 
 def _peak_mib(face: Path, voice: Path, scratch: Path) -> float:
     """Return the peak memory of a worker that runs one job, its children included."""
-    worker = Path(sys.executable).with_name("musetalk-worker")
     media = ["--video", str(face), "--audio", str(voice), "--out", str(scratch / "out.mp4")]
     with subprocess.Popen(
-        [str(worker), "run", "--engine", "preview", *media],
+        [str(WORKER), "run", "--engine", "preview", *media],
         env={**os.environ, "AVATAR_CACHE_DIR": str(scratch / "memory")},
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,

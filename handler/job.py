@@ -1,4 +1,4 @@
-"""What callers send: the job, and the only validation of it (CONTRACT.md section 1)."""
+"""What callers send: the job, and the only validation of it (docs/contract.md section 1)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How far a job is, told to whoever asked (CONTRACT.md section 3)."""
+"""How far a job is, told to whoever asked (docs/contract.md section 3)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What callers get: one success, one failure, both plain JSON (CONTRACT.md section 2)."""
+"""What callers get: one success, one failure, both plain JSON (docs/contract.md section 2)."""
 
 from __future__ import annotations
 

@@ -25,7 +25,7 @@ def blend(below: Plane, above: Plane, mask: Plane) -> Plane:
     """Mix two pictures by a mask of 0 to 255, rounding to nearest in integers.
 
     ``floor((below * (255 - mask) + above * mask) / 255 + 1/2)``, by the shifts with which Pillow
-    pastes (reference/musetalk.md 4.4, step 7). Every term fits 16 bits.
+    pastes with a mask (``Paste.c``, ``MULDIV255``). Every term fits 16 bits.
     """
     share = mask.astype(np.uint16)
     total = below * (255 - share) + above * share + np.uint16(128)

@@ -10,7 +10,7 @@ from handler.job import SyncMode
 
 
 def voice_frames(seconds: float, fps: Fraction) -> int:
-    """Return how many whole frames a voice lasts, at least one (reference/musetalk.md 2.4)."""
+    """Return how many whole frames a voice lasts, at least one, as MuseTalk counts."""
     # Sound is measured in samples; undo the float's rounding before cutting to whole frames.
     return max(1, floor(Fraction(seconds).limit_denominator(10**6) * fps))
 
@@ -32,7 +32,7 @@ def output_frames(mode: SyncMode, voice: int, source: int) -> int:
 def passes(mode: SyncMode, source: int, total: int) -> Iterator[Sequence[int]]:
     """Yield runs of source indices, rising or falling, that make ``total`` frames together.
 
-    Forth and back shows both ends twice, as the reference does (reference/musetalk.md 3.6).
+    Forth and back shows both ends twice, as MuseTalk's inference script does.
     ``silence`` goes forth and back too, where the voice outlasts the video.
     """
     if mode is SyncMode.REMAP:

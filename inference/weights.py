@@ -1,6 +1,6 @@
 """The files of parameters that MuseTalk needs, and where they come from.
 
-Source: reference/musetalk.md section 1.1.
+Source: MuseTalk's own ``download_weights.sh``; DWPose as the ONNX file beside its checkpoint.
 """
 
 from __future__ import annotations

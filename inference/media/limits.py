@@ -1,6 +1,8 @@
 """What media may be: the whitelists and bounds of everything that ffmpeg opens for a stranger.
 
-Source: reference/reliability.md sections 1.1 and 1.2, where each rule was tried against attacks.
+The lists are short on purpose: of FFmpeg's hundreds of demuxers and decoders, the exotic ones are
+where its security advisories are found. ``-max_alloc``, ``-max_streams`` and ``-max_pixels`` are
+FFmpeg's own options (ffmpeg-formats, ffmpeg-codecs).
 """
 
 from __future__ import annotations
