@@ -8,7 +8,7 @@ from dataclasses import astuple, dataclass, replace
 from fractions import Fraction
 from math import ceil
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from handler.errors import FaceNotFound, MediaUnreadable, OutputInvalid, Stage
 from handler.job import Params
@@ -102,14 +102,11 @@ class LipSync:
         total = output_frames(job.sync_mode, _voice_frames(scene), len(avatar.frames))
         spec = self._spec(scene, total)
         with self._turn:
-            with meter.busy("listen"):
-                sound = read_samples(scene.voice.path, self._limits)
-                cues = self._parts.mouth.listen(sound, spec.fps, total)
             source = len(avatar.frames)
             shown = self._reader(scene).play(passes(job.sync_mode, source, total), source)
             with (
                 ahead(shown, DEPTH) as frames,
-                ahead(self._pictures(avatar, frames, cues, meter), DEPTH) as pictures,
+                ahead(self._pictures(avatar, frames, spec, meter), DEPTH) as pictures,
                 meter.busy("encode"),
             ):
                 ticked = _ticked(meter.waiting("encode", pictures), total, tick)
@@ -161,9 +158,12 @@ class LipSync:
         self,
         avatar: Avatar,
         frames: Iterable[tuple[int, Frame]],
-        cues: Iterable[Any],
+        spec: ClipSpec,
         meter: Meter,
     ) -> Iterator[Frame]:
+        with meter.busy("listen"):
+            sound = read_samples(spec.voice, self._limits)
+            cues = self._parts.mouth.listen(sound, spec.fps, spec.frames)
         shots = (
             Shot(frame, avatar.frames[index], cue)
             for (index, frame), cue in zip(meter.waiting("mouth", frames), cues, strict=True)
