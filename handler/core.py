@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import traceback
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -131,9 +132,11 @@ class _Run:
 
     def _scene(self, job: Job, face: Fetched, voice: Fetched) -> Scene:
         self._watch.enter(Stage.VALIDATION)
-        video = self._runtime.probe.face(face.path)
-        audio = self._runtime.probe.voice(voice.path)
-        return Scene(face=face, video=video, voice=voice, audio=audio, job=job)
+        probe = self._runtime.probe
+        with ThreadPoolExecutor(1) as meanwhile:
+            audio = meanwhile.submit(probe.voice, voice.path)
+            video = probe.face(face.path)
+        return Scene(face=face, video=video, voice=voice, audio=audio.result(), job=job)
 
     def _animate(self, scene: Scene, target: Path) -> _Take:
         engine, step = self._runtime.engine, self._reporter.step

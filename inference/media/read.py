@@ -26,7 +26,7 @@ from inference.media.limits import Limits, input_options, threads
 #: Held at once when a clip is played backwards, and the longest clip that is kept whole: so many
 #: bytes, or so many frames where these are large. Each chunk costs decoding from the key frame
 #: before it, so smaller ones are slower.
-CHUNK_BYTES = 24 * 1024**2
+CHUNK_BYTES = 16 * 1024**2
 CHUNK_FRAMES = 16
 #: How far before a chunk decoding starts: longer than pictures are reordered over, which H.264
 #: (ITU-T H.264, A.3.1) allows for 16 of them.
