@@ -8,7 +8,7 @@ from importlib.metadata import version
 
 from pydantic import SecretStr
 
-from adapters.config import Config, ConfigError, EngineName
+from adapters.config import Config, ConfigError, EncoderName, EngineName
 from adapters.transfer.fetch import HttpFetch
 from adapters.transfer.guard import Policy
 from adapters.transfer.local import DirectoryStore
@@ -16,14 +16,17 @@ from adapters.transfer.presigned import PresignedStore
 from adapters.transfer.store import S3Store, s3_client
 from adapters.transfer.webhook import Webhooks
 from adapters.workspace import Workspaces
+from handler.errors import ToolMissing
 from handler.ports import Fetch, Runtime, Store
 from handler.result import Worker
 from inference.avatar_cache import AvatarCache
-from inference.engine import LipSync, Parts
+from inference.engine import LipSync
+from inference.media.encoder import Encoder, choose_encoder
 from inference.media.limits import Limits
 from inference.media.probe import FfprobeGate
+from inference.parts import Parts
 from inference.preview import preview_parts
-from inference.weights import missing_weights
+from inference.weights import FETCH_COMMAND, WeightsError, missing_weights
 
 MEGABYTE = 1024**2
 
@@ -39,7 +42,7 @@ def bootstrap(config: Config, fetch: Fetch | None = None, store: Store | None = 
     cache = AvatarCache(config.avatar_cache_dir, config.avatar_cache_mb * MEGABYTE)
     workspaces = _workspaces()
     return Runtime(
-        engine=LipSync(parts, cache, limits),
+        engine=LipSync(parts, cache, limits, _encoder(config, limits)),
         fetch=fetch or web_fetch(config),
         store=store or PresignedStore(_policy(config), _own_store(config)),
         probe=FfprobeGate(limits),
@@ -54,7 +57,7 @@ def bootstrap(config: Config, fetch: Fetch | None = None, store: Store | None = 
             provider=config.provider,
             cold_start_sec=round(time.monotonic() - started, 3),
         ),
-        gpu_class=config.gpu_class or "cpu",
+        gpu_class=config.gpu_class or parts.device,
         job_timeout_seconds=config.job_timeout_sec,
     )
 
@@ -82,15 +85,33 @@ def _preview(_: Config) -> Parts:
 
 
 def _musetalk(config: Config) -> Parts:
-    files = "; ".join(
-        f"{file.path} from {file.repository}" for file in missing_weights(config.weights_dir)
-    )
-    raise ConfigError(
-        "MUSETALK_ENGINE is musetalk, whose networks are not part of this version yet: set"
-        " MUSETALK_ENGINE=preview to try the worker without them (no real lip-sync)."
-        f" Their weights belong into MUSETALK_WEIGHTS_DIR={config.weights_dir}, from these Hugging"
-        f" Face repositories; missing there: {files or 'none'}."
-    )
+    if missing := missing_weights(config.weights_dir):
+        files = "; ".join(f"{file.path} from {file.repository}" for file in missing)
+        raise ConfigError(
+            f"MUSETALK_WEIGHTS_DIR={config.weights_dir} lacks {files}. Run"
+            f" `{FETCH_COMMAND}`, or set MUSETALK_ENGINE=preview to try the worker without networks"
+            " (no real lip-sync)."
+        )
+    try:
+        # PyTorch takes seconds to import, and the preview does without it.
+        from inference.musetalk.device import Device
+        from inference.musetalk.parts import musetalk_parts, read_musetalk
+    except ImportError as error:
+        raise ConfigError(
+            f"MUSETALK_ENGINE is musetalk, and {error.name} is not installed: install the worker as"
+            " musetalk-worker[musetalk], or set MUSETALK_ENGINE=preview to try it without networks"
+            " (no real lip-sync)."
+        ) from error
+    compiled = config.avatar_cache_dir / "compiled" if config.compile_networks else None
+    try:
+        device = Device.choose(config.device, config.dtype)
+        return musetalk_parts(
+            read_musetalk(config.weights_dir), device, config.batch_size, compiled
+        )
+    except WeightsError as error:
+        raise ConfigError(f"MUSETALK_WEIGHTS_DIR={config.weights_dir}: {error}") from error
+    except ValueError as error:
+        raise ConfigError(f"DEVICE={config.device}: {error}") from error
 
 
 #: Every engine that a worker can be told to use; a new one is one line here.
@@ -98,6 +119,21 @@ ENGINES: Mapping[EngineName, Callable[[Config], Parts]] = {
     EngineName.MUSETALK: _musetalk,
     EngineName.PREVIEW: _preview,
 }
+
+
+#: The encoder that each name stands for; None is left to a trial.
+ENCODERS: Mapping[EncoderName, Encoder | None] = {
+    EncoderName.AUTO: None,
+    EncoderName.NVENC: Encoder.NVENC,
+    EncoderName.LIBX264: Encoder.LIBX264,
+}
+
+
+def _encoder(config: Config, limits: Limits) -> Encoder:
+    try:
+        return choose_encoder(ENCODERS[config.encoder], limits)
+    except ToolMissing as error:
+        raise ConfigError(f"ENCODER={config.encoder}: {error}") from error
 
 
 def _limits(config: Config) -> Limits:

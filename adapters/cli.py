@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
+from adapters.weights_commands import weights_app
+
 if TYPE_CHECKING:
     from handler.ports import Runtime
     from handler.progress import Report
@@ -27,6 +29,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     add_completion=False,
 )
+app.add_typer(weights_app(), name="weights")
 
 #: Exit codes: the job has its video; the job failed; the command or a setting is wrong.
 DONE, FAILED, MISUSED = 0, 1, 2

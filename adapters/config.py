@@ -36,6 +36,23 @@ class EngineName(StrEnum):
     PREVIEW = "preview"
 
 
+class DtypeName(StrEnum):
+    """Name a precision of the networks; auto is half on CUDA and single elsewhere."""
+
+    AUTO = "auto"
+    FLOAT32 = "float32"
+    FLOAT16 = "float16"
+    BFLOAT16 = "bfloat16"
+
+
+class EncoderName(StrEnum):
+    """Name an encoder that the worker can be told to use; auto is NVENC where it works."""
+
+    AUTO = "auto"
+    NVENC = "nvenc"
+    LIBX264 = "libx264"
+
+
 def _comma_list(value: object) -> object:
     if not isinstance(value, str):
         return value
@@ -61,6 +78,11 @@ class Config(BaseModel):
         alias="AVATAR_CACHE_DIR",
     )
     avatar_cache_mb: int = Field(1024, alias="AVATAR_CACHE_MB", ge=0)
+    batch_size: int = Field(8, alias="BATCH_SIZE", ge=1, le=64)
+    device: str = Field("auto", alias="DEVICE", pattern=r"^(auto|cpu|cuda(:\d+)?)$")
+    dtype: DtypeName = Field(DtypeName.AUTO, alias="DTYPE")
+    compile_networks: bool = Field(default=False, alias="COMPILE")
+    encoder: EncoderName = Field(EncoderName.AUTO, alias="ENCODER")
 
     b2_key_id: str | None = Field(None, alias="B2_KEY_ID")
     b2_app_key: SecretStr | None = Field(None, alias="B2_APP_KEY")

@@ -7,21 +7,17 @@ import json
 import os
 import tempfile
 import time
-import zipfile
 from contextlib import suppress
-from dataclasses import astuple, dataclass, replace
-from io import BytesIO
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from handler.result import CacheUse
-from inference.avatar import Avatar, AvatarFrame
-from inference.frame import Box
+from inference.avatar import Avatar
+from inference.avatar_file import AvatarFile
 
 #: Changes when what is stored, or how it was found, changes.
-FORMAT = 2
+FORMAT = 3
 #: Nobody writes an entry for so long: whoever began it was killed.
 ABANDONED_SECONDS = 3600
 
@@ -34,15 +30,18 @@ class AvatarCache:
     max_bytes: int
 
     def load(self, key: str) -> Avatar | None:
-        """Return what is known under a key; an entry that cannot be read is removed."""
+        """Return what is known under a key; an entry that is damaged or none is removed.
+
+        The entry stays open: whoever makes room meanwhile does no harm.
+        """
         path = self._path(key)
         try:
-            content = path.read_bytes()
+            file = AvatarFile(os.open(path, os.O_RDONLY))
+            file.verify()
+            avatar = Avatar.read(file)
         except OSError:
             return None
-        try:
-            avatar = _unpack(content)
-        except (ValueError, KeyError, IndexError, TypeError, zipfile.BadZipFile):
+        except ValueError:
             with suppress(OSError):
                 path.unlink(missing_ok=True)
             return None
@@ -52,12 +51,18 @@ class AvatarCache:
         return replace(avatar, cache=CacheUse.HIT)
 
     def save(self, key: str, avatar: Avatar) -> None:
-        """Write an avatar in one step, then make room."""
+        """Write an avatar in one step, then make room; one that has no room is left out.
+
+        All that its file holds is written, whatever part of it the avatar shows.
+        """
+        if avatar.file.size_bytes > self.max_bytes:
+            return
         self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         with tempfile.NamedTemporaryFile(dir=self.directory, suffix=".part", delete=False) as file:
             part = Path(file.name)
             try:
-                file.write(_pack(avatar))
+                for chunk in avatar.file.chunks(avatar.file.size_bytes):
+                    file.write(chunk)
                 file.flush()
                 part.replace(self._path(key))
             except BaseException:
@@ -89,40 +94,3 @@ def cache_key(**facts: Any) -> str:
     """Return a key for everything on which an avatar depends; the facts must be JSON."""
     text = json.dumps({"format": FORMAT, **facts}, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()
-
-
-def _pack(avatar: Avatar) -> bytes:
-    """Return a checksum, then arrays: each frame's box, face and number of its mask."""
-    masks = list(dict.fromkeys(frame.mask_png for frame in avatar.frames if frame))
-    number = {mask: index for index, mask in enumerate(masks)}
-    rows = [
-        (*astuple(frame.box), *astuple(frame.face), number[frame.mask_png])
-        if frame
-        else (0, 0, 0, 0, 0, 0, 0, 0, -1)
-        for frame in avatar.frames
-    ]
-    buffer = BytesIO()
-    np.savez(
-        buffer,
-        rows=np.array(rows, np.int32).reshape(-1, 9),
-        sizes=np.array([len(mask) for mask in masks], np.int64),
-        masks=np.frombuffer(b"".join(masks), np.uint8),
-        complete=np.array(avatar.complete),
-    )
-    content = buffer.getvalue()
-    return hashlib.sha256(content).digest() + content
-
-
-def _unpack(content: bytes) -> Avatar:
-    checksum, packed = content[:32], content[32:]
-    if hashlib.sha256(packed).digest() != checksum:
-        raise ValueError("the entry is damaged")
-    with np.load(BytesIO(packed), allow_pickle=False) as stored:
-        ends = np.cumsum(stored["sizes"])
-        whole = stored["masks"].tobytes()
-        masks = [whole[end - size : end] for end, size in zip(ends, stored["sizes"], strict=True)]
-        frames = tuple(
-            None if mask < 0 else AvatarFrame(Box(*sides[:4]), masks[mask], Box(*sides[4:]))
-            for *sides, mask in stored["rows"].tolist()
-        )
-        return Avatar(frames, complete=bool(stored["complete"]))

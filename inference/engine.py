@@ -2,76 +2,61 @@
 
 from __future__ import annotations
 
+import tempfile
 import threading
-from collections.abc import Iterable, Iterator
-from dataclasses import astuple, dataclass, replace
-from fractions import Fraction
-from math import ceil
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from itertools import chain, repeat
 from pathlib import Path
 from typing import TypeVar
 
-from handler.errors import FaceNotFound, MediaUnreadable, OutputInvalid, Stage
+from handler.errors import (
+    FaceNotFound,
+    MediaUnreadable,
+    OutputInvalid,
+    ProcessingError,
+    Stage,
+)
 from handler.job import Params
 from handler.ports import Clip, Scene
 from handler.progress import Tick
-from inference.avatar import Avatar
+from inference.avatar import Avatar, AvatarFrame, AvatarWriter
 from inference.avatar_cache import AvatarCache, cache_key
+from inference.batching import Batch
 from inference.compositing import paste
-from inference.faces import FaceTracker
-from inference.frame import Frame
-from inference.masks import FaceMask
-from inference.media.color import color_tags
-from inference.media.framing import Framing, aspect_warning, frame_picture
+from inference.footage import Footage
+from inference.frame import Box, Frame, Planes
+from inference.media.encoder import Encoder
+from inference.media.framing import aspect_warning
 from inference.media.limits import Limits
-from inference.media.read import FrameReader
 from inference.media.sound import read_samples
 from inference.media.write import ClipSpec, write_clip
 from inference.meter import Meter
-from inference.mouth import Mouth, Shot
+from inference.mouth import Shot
+from inference.parts import FACE_OPTIONS, Parts
 from inference.pipeline import ahead
-from inference.timeline import output_frames, passes, source_frames_needed, voice_frames
+from inference.timeline import passes
 
 #: Frames that wait between two steps: enough to even out their speeds, few enough for 4K.
 DEPTH = 4
 #: A video that holds less than this share of the length it declares is cut off.
 LEAST_SHARE_OF_DECLARED = 0.9
-
-#: The options of a job that only an engine can heed.
-FACE_OPTIONS = frozenset(
-    {
-        "bbox_shift",
-        "extra_margin",
-        "parsing_mode",
-        "left_cheek_width",
-        "right_cheek_width",
-        "batch_size",
-    }
-)
+#: How often a job that waits for another's end asks whether it is still wanted.
+TURN_SECONDS = 0.5
 
 Item = TypeVar("Item")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Parts:
-    """Hold what makes one engine differ from another."""
-
-    name: str
-    weights: str | None
-    tracker: FaceTracker
-    mask: FaceMask
-    mouth: Mouth
-    #: The job's options that it heeds; any other draws a warning.
-    options: frozenset[str]
 
 
 class LipSync:
     """Implement the core's ``Engine``: one job at a time, reading, timing and encoding its own."""
 
-    def __init__(self, parts: Parts, cache: AvatarCache, limits: Limits) -> None:
+    def __init__(self, parts: Parts, cache: AvatarCache, limits: Limits, encoder: Encoder) -> None:
         """Film with these parts; remember faces in ``cache``."""
         self._parts = parts
         self._cache = cache
         self._limits = limits
+        self._encoder = encoder
         self._turn = threading.Lock()
 
     def prepare(self, scene: Scene, tick: Tick) -> Avatar:
@@ -79,40 +64,39 @@ class LipSync:
 
         Raises :class:`FaceNotFound`, or :class:`MediaUnreadable` if the video cannot be decoded.
         """
-        needed = source_frames_needed(scene.job.sync_mode, _voice_frames(scene))
-        key = self._key(scene)
-        with self._turn:
+        footage = Footage(scene, self._limits)
+        needed = footage.source_frames
+        key = self._key(footage)
+        with self._my_turn(tick):
             avatar = self._cache.load(key)
             if avatar is None or not avatar.covers(needed):
-                avatar = self._remember(key, self._track(scene, needed, tick))
+                avatar = self._remember(key, self._make(footage, tick))
         # What is known of the video beyond this voice is none of this job's business.
-        avatar = replace(avatar, frames=avatar.frames[:needed])
-        missing = sum(frame is None for frame in avatar.frames)
-        if missing == len(avatar.frames):
+        avatar = avatar.first(needed)
+        if avatar.missing == len(avatar):
             raise FaceNotFound("No face was found in any frame of the video.")
         tick(1.0)
-        warnings = (*aspect_warning(scene.video, scene.job), *self._unused(scene))
-        if missing:
-            warnings += (f"{missing} of {len(avatar.frames)} frames show no face and were kept.",)
-        return replace(avatar, warnings=(*avatar.warnings, *warnings))
+        warnings = (*avatar.warnings, *aspect_warning(scene.video, scene.job), *self._unused(scene))
+        if avatar.missing:
+            warnings += (f"{avatar.missing} of {len(avatar)} frames show no face and were kept.",)
+        return replace(avatar, warnings=warnings)
 
     def animate(self, avatar: Avatar, scene: Scene, target: Path, tick: Tick) -> Clip:
         """Write the talking face to ``target``, one frame after the other."""
-        meter, job = Meter(), scene.job
-        total = output_frames(job.sync_mode, _voice_frames(scene), len(avatar.frames))
-        spec = self._spec(scene, total)
-        with self._turn:
-            source = len(avatar.frames)
-            shown = self._reader(scene).play(passes(job.sync_mode, source, total), source)
+        footage, meter, batch = Footage(scene, self._limits), Meter(), self._batch(scene)
+        spec = footage.clip(len(avatar), self._encoder)
+        with self._my_turn(tick):
             with (
-                ahead(shown, DEPTH) as frames,
-                ahead(self._pictures(avatar, frames, spec, meter), DEPTH) as pictures,
+                ahead(self._frames(avatar, footage, spec), DEPTH) as frames,
+                ahead(self._spoken(avatar, frames, footage, spec, batch, meter), DEPTH) as spoken,
+                ahead(_pasted(spoken, meter), DEPTH) as pictures,
                 meter.busy("encode"),
             ):
-                ticked = _ticked(meter.waiting("encode", pictures), total, tick)
+                ticked = _ticked(meter.waiting("encode", pictures), spec.frames, tick)
                 written = write_clip(ticked, target, spec, self._limits)
-        if written != total:
-            raise OutputInvalid(f"{written} frames were written where {total} were due.")
+            peak = self._parts.memory.peak_mib() if self._parts.memory else None
+        if written != spec.frames:
+            raise OutputInvalid(f"{written} frames were written where {spec.frames} were due.")
         tick(1.0)
         return Clip(
             path=target,
@@ -122,7 +106,56 @@ class LipSync:
             frames=written,
             generation_seconds=meter.seconds["mouth"],
             engine_seconds=meter.seconds,
+            batch_size=batch.size if "batch_size" in self._parts.options else None,
+            peak_vram_mib=peak,
         )
+
+    @contextmanager
+    def _my_turn(self, tick: Tick) -> Iterator[None]:
+        while not self._turn.acquire(timeout=TURN_SECONDS):
+            tick(0.0)
+        try:
+            yield
+        finally:
+            self._turn.release()
+
+    def _batch(self, scene: Scene) -> Batch:
+        ceiling = self._parts.batch_size
+        return Batch(min(scene.job.params.batch_size or ceiling, ceiling))
+
+    def _make(self, footage: Footage, tick: Tick) -> Avatar:
+        """Track the face through the frames, then learn what its mouth will need."""
+        meter, reader, batch = Meter(), footage.reader, self._batch(footage.scene)
+        if self._parts.memory:
+            self._parts.memory.reset_peak()
+        most, size = footage.most_frames, footage.framing.canvas
+        faces = self._track(footage, batch, meter, lambda done: tick(done / 2))
+        complete, faces = len(faces) <= most, faces[:most]
+        frames = _read(reader.forward(0, len(faces)), "make", meter)
+        ticked = _ticked(frames, len(faces), lambda done: tick((1 + done) / 2))
+        params = footage.scene.job.params
+        with meter.busy("make"):
+            made = self._parts.maker.make(faces, ticked, size, params, batch)
+            avatar = _written(made, footage.scene.face.path.parent, complete=complete)
+        return replace(avatar, engine_seconds=meter.seconds)
+
+    def _track(
+        self, footage: Footage, batch: Batch, meter: Meter, tick: Tick
+    ) -> Sequence[Box | None]:
+        reader, expected = footage.reader, footage.expected_frames
+        # One more than can be shown, to know whether that was all.
+        frames = _read(reader.forward(0, footage.most_frames + 1), "track", meter)
+        ticked = _ticked(frames, expected, tick)
+        params = footage.scene.job.params
+        with meter.busy("track"):
+            faces = self._parts.tracker.track(ticked, footage.fps, params, batch)
+        if len(faces) < LEAST_SHARE_OF_DECLARED * expected:
+            raise MediaUnreadable(
+                f"The video is cut off: it declares {footage.scene.video.duration:.2f} s and holds"
+                f" {float(len(faces) / footage.fps):.2f} s.",
+                stage=Stage.VALIDATION,
+            )
+        return faces
 
     def _remember(self, key: str, avatar: Avatar) -> Avatar:
         """Save a face for the next job; that it cannot be saved is no reason to lose this one."""
@@ -133,74 +166,32 @@ class LipSync:
             return replace(avatar, warnings=(warning,))
         return avatar
 
-    def _track(self, scene: Scene, needed: int | None, tick: Tick) -> Avatar:
-        reader, meter = self._reader(scene), Meter()
-        most = ceil(self._limits.max_video_seconds * reader.fps) if needed is None else needed
-        declared = max(1, int(Fraction(scene.video.duration) * reader.fps))
-        expected = min(most, declared)
-        # One more than can be shown, to know whether that was all.
-        with ahead(reader.forward(0, most + 1), DEPTH) as frames, meter.busy("track"):
-            ticked = _ticked(meter.waiting("track", frames), expected, tick)
-            faces = self._parts.tracker.track(ticked, reader.fps)
-        if len(faces) < LEAST_SHARE_OF_DECLARED * expected:
-            raise MediaUnreadable(
-                f"The video is cut off: it declares {scene.video.duration:.2f} s and holds"
-                f" {float(len(faces) / reader.fps):.2f} s.",
-                stage=Stage.VALIDATION,
-            )
-        canvas = reader.framing.canvas
-        fit, params = self._parts.mask.fit, scene.job.params
-        places = (None if face is None else fit(face, *canvas, params) for face in faces[:most])
-        complete = len(faces) <= most
-        return Avatar(tuple(places), complete=complete, engine_seconds=meter.seconds)
+    def _frames(
+        self, avatar: Avatar, footage: Footage, spec: ClipSpec
+    ) -> Iterator[tuple[int, Frame]]:
+        source = len(avatar)
+        shown = passes(footage.scene.job.sync_mode, source, spec.frames)
+        yield from footage.reader.play(shown, source)
 
-    def _pictures(
+    def _spoken(
         self,
         avatar: Avatar,
         frames: Iterable[tuple[int, Frame]],
+        footage: Footage,
         spec: ClipSpec,
+        batch: Batch,
         meter: Meter,
-    ) -> Iterator[Frame]:
-        with meter.busy("listen"):
-            sound = read_samples(spec.voice, self._limits)
-            cues = self._parts.mouth.listen(sound, spec.fps, spec.frames)
+    ) -> Iterator[tuple[Shot, Planes | None]]:
+        speaking = min(footage.voice_frames, spec.frames)
+        sound = read_samples(spec.voice, self._limits)
+        cues = meter.working("listen", self._parts.mouth.listen(sound, spec.fps, speaking))
+        # Where the voice has ended, mouths are left as they are.
+        heard = chain(meter.waiting("mouth", cues), repeat(None))
         shots = (
-            Shot(frame, avatar.frames[index], cue)
-            for (index, frame), cue in zip(meter.waiting("mouth", frames), cues, strict=True)
+            Shot(frame, avatar.frame(index), cue)
+            for (index, frame), cue in zip(meter.waiting("mouth", frames), heard, strict=False)
         )
-        for shot, face in meter.working("mouth", self._parts.mouth.speak(shots)):
-            if face is None or shot.place is None:
-                yield shot.frame
-            else:
-                with meter.busy("paste"):
-                    picture = paste(shot.frame, face, shot.place.box, shot.place.mask)
-                yield picture
-
-    def _reader(self, scene: Scene) -> FrameReader:
-        return FrameReader(
-            path=scene.face.path,
-            video=scene.video,
-            framing=self._framing(scene),
-            fps=_frame_rate(scene),
-            limits=self._limits,
-        )
-
-    def _framing(self, scene: Scene) -> Framing:
-        return frame_picture(scene.video, scene.job, self._limits.max_pixels)
-
-    def _spec(self, scene: Scene, frames: int) -> ClipSpec:
-        framing = self._framing(scene)
-        return ClipSpec(
-            width=framing.width,
-            height=framing.height,
-            fps=_frame_rate(scene),
-            frames=frames,
-            crf=scene.job.params.crf,
-            color=color_tags(scene.video, framing.width, framing.height),
-            voice=scene.voice.path,
-            audio=scene.audio,
-            sync_mode=scene.job.sync_mode,
-        )
+        yield from meter.working("mouth", self._parts.mouth.speak(shots, batch))
 
     def _unused(self, scene: Scene) -> tuple[str, ...]:
         given, default = scene.job.params, Params()
@@ -210,25 +201,49 @@ class LipSync:
             if getattr(given, name) != getattr(default, name)
         )
 
-    def _key(self, scene: Scene) -> str:
-        job = scene.job
+    def _key(self, footage: Footage) -> str:
+        # How many frames a network takes at once is no part of what it says of each.
+        options = set(self._parts.options) - {"batch_size"}
         return cache_key(
-            video=scene.face.sha256,
+            **footage.identity(),
             engine=self._parts.name,
             weights=self._parts.weights,
-            fps=str(_frame_rate(scene)),
-            framing=astuple(self._framing(scene)),
-            options=job.params.model_dump(mode="json", include=set(self._parts.options)),
+            precision=self._parts.precision,
+            options=footage.scene.job.params.model_dump(mode="json", include=options),
         )
 
 
-def _frame_rate(scene: Scene) -> Fraction:
-    """Return the video's own rate, or the one asked for where it is a still image."""
-    return scene.video.fps or Fraction(scene.job.params.fps).limit_denominator(1001)
+def _read(frames: Iterator[Frame], step: str, meter: Meter) -> Iterator[Frame]:
+    """Decode ahead of a step, from when it asks for the first frame on."""
+    with ahead(frames, DEPTH) as decoded:
+        yield from meter.waiting(step, decoded)
 
 
-def _voice_frames(scene: Scene) -> int:
-    return voice_frames(scene.audio.duration, _frame_rate(scene))
+def _pasted(spoken: Iterable[tuple[Shot, Planes | None]], meter: Meter) -> Iterator[Frame]:
+    for shot, face in spoken:
+        if face is None or shot.place is None:
+            yield shot.frame
+        else:
+            with meter.busy("paste"):
+                picture = paste(shot.frame, face, shot.place.box, shot.place.mask)
+            yield picture
+
+
+def _written(made: Iterable[AvatarFrame | None], workspace: Path, *, complete: bool) -> Avatar:
+    """Write an avatar to a file without a name, which dies with whoever uses it.
+
+    Raises :class:`ProcessingError` if the disk takes no more.
+    """
+    try:
+        with tempfile.TemporaryFile(dir=workspace) as file:
+            writer = AvatarWriter(file)
+            for frame in made:
+                writer.add(frame)
+            return writer.finish(complete=complete)
+    except OSError as error:
+        raise ProcessingError(
+            f"The face could not be kept: {error.strerror}. Make room where TMPDIR points."
+        ) from error
 
 
 def _ticked(items: Iterable[Item], expected: int, tick: Tick) -> Iterator[Item]:

@@ -9,8 +9,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import NamedTuple
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
+
+from inference.matrix import Bgr, Matrix, bgr_of
 
 Plane = NDArray[np.uint8]
 
@@ -55,13 +58,16 @@ class Planes(NamedTuple):
 class Frame:
     """One picture in one buffer; width and height are even."""
 
-    __slots__ = ("buffer", "height", "width")
+    __slots__ = ("buffer", "height", "matrix", "width")
 
-    def __init__(self, buffer: Plane, width: int, height: int) -> None:
+    def __init__(
+        self, buffer: Plane, width: int, height: int, matrix: Matrix = Matrix.BT601
+    ) -> None:
         """Wrap ``buffer``: [width * height * 3 / 2] bytes, luma first."""
         self.buffer = buffer
         self.width = width
         self.height = height
+        self.matrix = matrix
 
     @staticmethod
     def size_bytes(width: int, height: int) -> int:
@@ -88,4 +94,18 @@ class Frame:
 
     def copy(self) -> Frame:
         """Return the same picture in a buffer of its own."""
-        return Frame(self.buffer.copy(), self.width, self.height)
+        return Frame(self.buffer.copy(), self.width, self.height, self.matrix)
+
+    def bgr(self, box: Box | None = None) -> Bgr:
+        """Return the picture, or any part of it, as [h, w, 3]; what lies outside it is black."""
+        box = box or Box(0, 0, self.width, self.height)
+        inside = box.clipped(self.width, self.height)
+        if inside.width <= 0 or inside.height <= 0:
+            return np.zeros((box.height, box.width, 3), np.uint8)
+        part = bgr_of(*self.crop(inside), self.matrix)
+        # Rounding to whole chroma samples may have added a row or a column on each side.
+        top, left = max(0, box.top) - inside.top, max(0, box.left) - inside.left
+        bottom, right = min(self.height, box.bottom), min(self.width, box.right)
+        part = part[top : bottom - inside.top, left : right - inside.left]
+        border = (max(0, -box.top), box.bottom - bottom, max(0, -box.left), box.right - right)
+        return np.asarray(cv2.copyMakeBorder(part, *border, cv2.BORDER_CONSTANT), np.uint8)

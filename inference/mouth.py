@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from inference.avatar import AvatarFrame
+from inference.batching import Batch
 from inference.frame import Frame, Planes
 
 
@@ -28,8 +29,11 @@ class Mouth(Protocol):
 
     def listen(
         self, sound: Iterable[NDArray[np.float32]], fps: Fraction, frames: int
-    ) -> NDArray[Any]:
-        """Return a cue for each frame, from sound in chunks: [samples] at 16 kHz, mono, -1 to 1."""
+    ) -> Iterable[Any]:
+        """Yield a cue for each frame, from sound in chunks: [samples] at 16 kHz, mono, -1 to 1."""
 
-    def speak(self, shots: Iterable[Shot]) -> Iterator[tuple[Shot, Planes | None]]:
-        """Yield each shot and what to paste into its place; None leaves the frame as it is."""
+    def speak(self, shots: Iterable[Shot], batch: Batch) -> Iterator[tuple[Shot, Planes | None]]:
+        """Yield each shot and what to paste into its place; None leaves the frame as it is.
+
+        A shot without a place, or whose cue is None, is left as it is.
+        """

@@ -31,6 +31,15 @@ def ahead(items: Iterable[Item], depth: int) -> Iterator[Iterator[Item]]:
             thread.join(0.01)
 
 
+def one_behind(items: Iterable[Item]) -> Iterator[Item]:
+    """Yield each item once the next has come into being: what it began goes on meanwhile."""
+    before: list[Item] = []
+    for item in items:
+        yield from before
+        before = [item]
+    yield from before
+
+
 def _produce(items: Iterable[Any], buffer: queue.Queue[Any], stopped: threading.Event) -> None:
     end: BaseException | None = None
     try:

@@ -14,12 +14,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from inference.avatar import AvatarFrame
-from inference.engine import Parts
+from inference.batching import Batch
 from inference.faces.haar import HaarTracker
 from inference.frame import Plane, Planes
-from inference.masks import MouthMask
 from inference.media.sound import RATE_HZ
 from inference.mouth import Shot
+from inference.parts import Parts
+from inference.preview_mask import MouthMask
 
 #: Loudness is measured in steps of 10 ms.
 STEP_SAMPLES = RATE_HZ // 100
@@ -49,9 +50,8 @@ def preview_parts() -> Parts:
     """Put the preview engine together."""
     return Parts(
         name="preview",
-        weights=None,
         tracker=HaarTracker(),
-        mask=MouthMask(),
+        maker=MouthMask(),
         mouth=PreviewMouth(),
         options=frozenset({"bbox_shift", "extra_margin"}),
     )
@@ -73,7 +73,7 @@ class PreviewMouth:
         opening = np.clip((loudness - floor) / max(loud - floor, SILENCE_RMS), 0, 1)
         return np.convolve(np.pad(opening, 1, mode="edge"), INERTIA, "valid")
 
-    def speak(self, shots: Iterable[Shot]) -> Iterator[tuple[Shot, Planes | None]]:
+    def speak(self, shots: Iterable[Shot], batch: Batch) -> Iterator[tuple[Shot, Planes | None]]:
         """Yield each shot and its mouth opened by its cue; None leaves the frame as it is."""
         for shot in shots:
             if shot.place is None or not shot.cue:

@@ -9,6 +9,8 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from handler.job import Params
+from inference.batching import Batch
 from inference.faces.path import Face, distance, path_boxes
 from inference.frame import Box, Frame, Plane
 
@@ -29,7 +31,9 @@ VICINITY = 0.5
 class HaarTracker:
     """Follow the largest face of the first frames for as long as it can be seen."""
 
-    def track(self, frames: Iterable[Frame], fps: Fraction) -> Sequence[Box | None]:
+    def track(
+        self, frames: Iterable[Frame], fps: Fraction, params: Params, batch: Batch
+    ) -> Sequence[Box | None]:
         """Return a box for each frame, smoothed over time, or None where it shows no face."""
         # A new one for each video: OpenCV's grows with every shape of picture it has seen.
         cascade = cv2.CascadeClassifier(str(Path(cv2.__file__).parent / "data" / CASCADE))

@@ -19,6 +19,10 @@ from inference.frame import Plane
 
 #: Address space of a child that opens a stranger's file; decoding 4K takes about a quarter of it.
 ADDRESS_SPACE_BYTES = 4 * 1024**3
+#: Memory that a CUDA process may fill; ffmpeg with NVENC decodes a stranger's voice as well.
+CUDA_DATA_BYTES = ADDRESS_SPACE_BYTES
+#: How CUDA finds the driver's libraries, and which of the cards was given to this worker.
+CUDA_VARIABLES = ("LD_LIBRARY_PATH", "CUDA_VISIBLE_DEVICES")
 OPEN_FILES = 256
 #: A child that only reads writes nothing but its complaints.
 COMPLAINTS_BYTES = 16 * 1024**2
@@ -106,22 +110,29 @@ def reading(argv: Sequence[str]) -> Iterator[Child]:
 
 
 @contextmanager
-def writing(argv: Sequence[str]) -> Iterator[Child]:
-    """Start a program that is fed and writes a file; on leaving, nothing of it is left."""
-    with _running(argv, _confinement(writes_bytes=None), reads=False) as child:
+def writing(argv: Sequence[str], *, cuda: bool = False) -> Iterator[Child]:
+    """Start a program that is fed and writes a file; on leaving, nothing of it is left.
+
+    One that uses ``cuda`` is bounded by the memory that it fills: CUDA reserves more address space
+    than the card has memory, and fails where it may not.
+    """
+    passed = CUDA_VARIABLES if cuda else ()
+    bounds = _confinement(writes_bytes=None, cuda=cuda)
+    with _running(argv, bounds, reads=False, passed=passed) as child:
         yield child
 
 
 @contextmanager
-def _running(argv: Sequence[str], confinement: Sequence[str], *, reads: bool) -> Iterator[Child]:
+def _running(
+    argv: Sequence[str], confinement: Sequence[str], *, reads: bool, passed: Sequence[str] = ()
+) -> Iterator[Child]:
     with tempfile.TemporaryFile() as complaints:
         process = subprocess.Popen(
             [*confinement, _program(argv[0]), *argv[1:]],
             stdin=subprocess.DEVNULL if reads else subprocess.PIPE,
             stdout=subprocess.PIPE if reads else subprocess.DEVNULL,
             stderr=complaints,
-            # Built from nothing: the worker's keys are none of a child's business.
-            env={"PATH": os.environ.get("PATH", os.defpath), "LC_ALL": "C"},
+            env=_environment(passed),
             bufsize=0,
             # A group of its own, so that killing it leaves no grandchild behind.
             start_new_session=True,
@@ -148,12 +159,20 @@ def _program(name: str) -> str:
     return path
 
 
-def _confinement(*, writes_bytes: int | None) -> list[str]:
+def _environment(passed: Sequence[str]) -> dict[str, str]:
+    # Built from nothing: the worker's keys are none of a child's business.
+    built = {"PATH": os.environ.get("PATH", os.defpath), "LC_ALL": "C"}
+    return built | {name: os.environ[name] for name in passed if name in os.environ}
+
+
+def _confinement(*, writes_bytes: int | None, cuda: bool = False) -> list[str]:
     """Return the words that bound a child, where the system has the program for it (Linux)."""
     prlimit = shutil.which("prlimit")
     if prlimit is None:
         return []
-    bounds = [f"--as={ADDRESS_SPACE_BYTES}", "--core=0", f"--nofile={OPEN_FILES}"]
+    # Linux counts as data what is private and writable, not what is merely reserved (mm/mmap.c).
+    memory = f"--data={CUDA_DATA_BYTES}" if cuda else f"--as={ADDRESS_SPACE_BYTES}"
+    bounds = [memory, "--core=0", f"--nofile={OPEN_FILES}"]
     if writes_bytes is not None:
         bounds.append(f"--fsize={writes_bytes}")
     return [prlimit, *bounds, "--"]

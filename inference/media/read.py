@@ -19,6 +19,7 @@ import numpy as np
 from handler.errors import MediaUnreadable
 from handler.ports import VideoInfo
 from inference.frame import Frame
+from inference.matrix import Matrix
 from inference.media.child import Child, ChildFailed, reading
 from inference.media.framing import Framing, picture_filters
 from inference.media.limits import Limits, input_options, threads
@@ -43,6 +44,8 @@ class FrameReader:
     framing: Framing
     fps: Fraction
     limits: Limits
+    #: What the numbers of the frames mean as colours.
+    matrix: Matrix = Matrix.BT601
 
     def forward(self, start: int = 0, stop: int | None = None) -> Iterator[Frame]:
         """Yield frames ``start`` to ``stop`` (or the end), each in a buffer of its own.
@@ -106,7 +109,7 @@ class FrameReader:
         width, height = self.framing.canvas
         buffer = np.empty(Frame.size_bytes(width, height), np.uint8)
         read = child.read_into(buffer, self.limits.stall_seconds)
-        return Frame(buffer, width, height) if read == len(buffer) else None
+        return Frame(buffer, width, height, self.matrix) if read == len(buffer) else None
 
     def _command(self, start: int, stop: int | None) -> list[str]:
         options: dict[str, Any] = input_options(self.path, self.limits)

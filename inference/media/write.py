@@ -15,11 +15,10 @@ from handler.job import SyncMode
 from handler.ports import AudioInfo
 from inference.frame import Frame
 from inference.media.child import ChildFailed, writing
+from inference.media.encoder import Encoder, picture_stream
 from inference.media.limits import Limits, threads
 from inference.media.sound import voice_stream
 
-#: Fast enough to keep up with a GPU on a few cores, at no visible loss.
-PRESET = "veryfast"
 AUDIO_BITRATE = "192k"
 #: The rates of AAC (ISO/IEC 14496-3, table 1.18) that play everywhere.
 AUDIO_RATES_HZ = (8_000, 11_025, 12_000, 16_000, 22_050, 24_000, 32_000, 44_100, 48_000)
@@ -42,6 +41,8 @@ class ClipSpec:
     voice: Path
     audio: AudioInfo
     sync_mode: SyncMode
+    #: A picture of a size that it cannot take is left to x264.
+    encoder: Encoder = Encoder.LIBX264
 
     @property
     def seconds(self) -> float:
@@ -52,43 +53,35 @@ class ClipSpec:
 def write_clip(frames: Iterable[Frame], target: Path, spec: ClipSpec, limits: Limits) -> int:
     """Write frames and voice to an MP4 file; return how many frames went in.
 
-    Raises :class:`ProcessingError`, stage postprocessing, if the encoder fails.
+    Raises :class:`ProcessingError`, stage postprocessing, if the encoder fails. No other takes its
+    place, whatever the reason: the frames that it was given are gone.
     """
-    written = 0
+    encoder = spec.encoder.fitting(spec.width, spec.height)
+    command, written = _command(target, spec, encoder, limits), 0
     try:
-        with writing(_command(target, spec, limits)) as encoder:
+        with writing(command, cuda=encoder.needs_cuda) as child:
             for frame in frames:
-                encoder.write(frame.buffer, limits.stall_seconds)
+                child.write(frame.buffer, limits.stall_seconds)
                 written += 1
-            encoder.finish(FINISH_SECONDS)
+            child.finish(FINISH_SECONDS)
     except ChildFailed as error:
         raise ProcessingError(f"The encoder failed: {error}", stage=Stage.POSTPROCESSING) from error
     return written
 
 
-def _command(target: Path, spec: ClipSpec, limits: Limits) -> list[str]:
-    picture = ffmpeg.input(
-        "pipe:0",
-        format="rawvideo",
-        pix_fmt="yuv420p",
-        video_size=(spec.width, spec.height),
-        framerate=f"{spec.fps.numerator}/{spec.fps.denominator}",
-        protocol_whitelist="pipe",
-    )
+def _command(target: Path, spec: ClipSpec, encoder: Encoder, limits: Limits) -> list[str]:
     output = ffmpeg.output(
-        picture.video,
+        picture_stream(spec.width, spec.height, spec.fps),
         _voice(spec, limits),
         f"file:{target.absolute()}",
         format="mp4",
-        vcodec="libx264",
-        preset=PRESET,
-        crf=spec.crf,
         pix_fmt="yuv420p",
         acodec="aac",
         audio_bitrate=AUDIO_BITRATE,
         movflags="+faststart",
         map_metadata=-1,
         threads=threads(),
+        **encoder.options(spec.crf),
         **spec.color,
     )
     return list(output.global_args("-nostdin", "-v", "error", "-y").compile())

@@ -1,118 +1,296 @@
-"""The place of a mouth: around the lips, inside the picture, and soft at its edges."""
+"""Masks: the reference's to the pixel, soft, below the face's middle, and inside the picture."""
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from PIL import Image
 
-from handler.job import Params
-from inference.avatar import AvatarFrame
-from inference.frame import Box
-from inference.masks import MouthMask
+from handler.job import ParsingMode
+from inference.compositing import blend
+from inference.frame import Box, Plane
+from inference.masks import (
+    MOUTH,
+    NECK,
+    NOSE,
+    SKIN,
+    blend_mask,
+    class_mask,
+    face_mask,
+    square_around,
+)
 
-#: A face 200 pixels wide in a picture of 1280x720; its lips meet at row 100 + 0.8 * 200.
-FACE = Box(400, 100, 600, 300)
-LIPS = 260
+#: Made by the reference implementation. Equal to the bit with the same OpenCV and Pillow;
+#: other versions may differ by up to 2 levels on up to 0.1 % of the pixels.
+GOLDEN = Path(__file__).parents[1] / "golden"
+LARGEST_DIFFERENCE = 2
+LARGEST_SHARE = 0.001
+META = json.loads((GOLDEN / "meta.json").read_text(encoding="utf-8"))
+BLENDS = META["blends"]
 
-
-def place(face: Box = FACE, **options: Any) -> AvatarFrame:
-    """Return where the mouth of a face goes."""
-    fitted = MouthMask().fit(face, 1280, 720, Params(**options))
-    assert fitted is not None
-    return fitted
-
-
-def test_the_place_lies_around_the_lips_and_within_the_face() -> None:
-    box = place().box
-
-    assert box.top < LIPS < box.bottom
-    assert box.left + box.right == pytest.approx(FACE.left + FACE.right, abs=2)
-    assert FACE.left < box.left < box.right < FACE.right
-    assert box.top > FACE.top + 0.55 * FACE.width
-
-
-def test_the_mask_is_as_large_as_the_place() -> None:
-    mouth = place()
-
-    assert mouth.mask.shape == (mouth.box.height, mouth.box.width)
-    assert mouth.mask.dtype == np.uint8
+#: Everything may be replaced.
+ALL = np.full((512, 512), 255, np.uint8)
+WIDTH, HEIGHT = 640, 360
 
 
-def test_the_mask_is_full_in_the_middle_and_fades_evenly_to_nothing() -> None:
-    mask = place().mask.astype(int)
+def golden(name: str) -> Plane:
+    """Return a golden picture, BGR or grey, as it is stored."""
+    return np.asarray(cv2.imread(str(GOLDEN / name), cv2.IMREAD_UNCHANGED), np.uint8)
 
-    height, width = mask.shape
-    assert (mask[height // 4 : -height // 4, width // 4 : -width // 4] == 255).all()
-    assert max(mask[0].max(), mask[-1].max(), mask[:, 0].max(), mask[:, -1].max()) < 20
-    assert np.array_equal(mask, mask[::-1])
-    assert np.array_equal(mask, mask[:, ::-1])
+
+def allowed_by(blending: dict[str, Any]) -> Plane:
+    """Return what the golden map of classes allows with one of the golden configurations."""
+    return class_mask(
+        golden("classes.png"),
+        ParsingMode(blending["mode"]),
+        blending.get("left_cheek_width", 90),
+        blending.get("right_cheek_width", 90),
+    )
+
+
+def put_in(frame: Plane, face: Plane, at: Box, allowed: Plane) -> Plane:
+    """Return a BGR frame with a face in it, as large as its box."""
+    covered, result = frame.copy(), frame.copy()
+    covered[at.top : at.bottom, at.left : at.right] = face
+    changed = face_mask(allowed, at, frame.shape[1], frame.shape[0])
+    assert changed is not None
+    box, mask = changed
+    part = slice(box.top, box.bottom), slice(box.left, box.right)
+    result[part] = blend(frame[part], covered[part], mask[..., np.newaxis])
+    return result
+
+
+def a_map(**regions: tuple[int, int, int, int]) -> Plane:
+    """Return a map of background with rectangles: left, top, right, bottom."""
+    numbers = {"skin": SKIN, "nose": NOSE, "neck": NECK, "lip": MOUTH[1]}
+    classes = np.zeros((512, 512), np.uint8)
+    for name, (left, top, right, bottom) in regions.items():
+        classes[top:bottom, left:right] = numbers[name]
+    return classes
+
+
+def jaw(classes: Plane, left: int = 90, right: int = 90) -> Plane:
+    """Return where the jaw mode lets a map be replaced."""
+    return class_mask(classes, ParsingMode.JAW, left, right)
+
+
+def name_of(blending: dict[str, Any]) -> str:
+    return Path(blending["output"]).stem
+
+
+@pytest.mark.parametrize("blending", BLENDS, ids=name_of)
+def test_a_map_of_classes_allows_what_the_reference_allows(blending: dict[str, Any]) -> None:
+    assert np.array_equal(allowed_by(blending), golden(blending["mask"]))
+
+
+@pytest.mark.parametrize("blending", BLENDS, ids=name_of)
+def test_a_face_is_blended_as_by_the_reference(blending: dict[str, Any]) -> None:
+    result = put_in(
+        golden("frame.png"), golden("face.png"), Box(*META["box"]), allowed_by(blending)
+    )
+
+    assert_alike(result, golden(blending["output"]))
+
+
+def test_a_face_in_the_corner_is_blended_as_by_the_reference() -> None:
+    edge = META["edge"]
+
+    result = put_in(golden("frame.png"), golden(edge["face"]), Box(*edge["box"]), allowed_by(edge))
+
+    assert_alike(result, golden(edge["output"]))
+
+
+def assert_alike(result: Plane, due: Plane) -> None:
+    apart = cv2.absdiff(result, due).max(axis=2)
+    assert apart.max() <= LARGEST_DIFFERENCE
+    assert np.mean(apart > 0) <= LARGEST_SHARE
+
+
+def test_only_the_neck_mode_replaces_the_neck() -> None:
+    classes = a_map(skin=(150, 150, 350, 350), neck=(200, 380, 300, 480))
+
+    replaced = {mode: class_mask(classes, mode, 90, 90)[classes == NECK] for mode in ParsingMode}
+
+    assert replaced[ParsingMode.NECK].all()
+    assert not replaced[ParsingMode.RAW].any()
+    assert not replaced[ParsingMode.JAW].any()
+
+
+def test_the_jaw_mode_never_replaces_the_nose_and_always_the_lips() -> None:
+    classes = a_map(skin=(100, 100, 400, 400), nose=(240, 200, 270, 260), lip=(220, 300, 290, 320))
+
+    replaced = jaw(classes)
+
+    assert not replaced[classes == NOSE].any()
+    assert replaced[classes == MOUTH[1]].all()
+
+
+def test_between_the_cheeks_skin_spreads_upwards_and_a_little_down() -> None:
+    replaced = jaw(a_map(skin=(256, 300, 257, 301))) > 0
+
+    rows, columns = np.nonzero(replaced)
+    assert (rows.min(), rows.max()) == (300 - 16, 300 + 6)
+    assert (columns.min(), columns.max()) == (256 - 10, 256 + 10)
+    # A block twelve rows high, then a triangle that ends in a single pixel.
+    assert list(replaced[284:307].sum(axis=1)) == [21] * 12 + list(range(21, 0, -2))
+
+
+def test_on_the_cheeks_skin_is_drawn_back_from_its_outline() -> None:
+    classes = a_map(skin=(60, 200, 452, 400))
+
+    row = np.flatnonzero(jaw(classes)[300])
+
+    # 10 pixels of spreading, less twice the ellipse's 17.
+    assert (row[0], row[-1]) == (60 - 10 + 34, 451 + 10 - 34)
+
+
+@pytest.mark.parametrize(("left", "right"), [(90, 90), (60, 110), (20, 160)])
+def test_the_cheeks_begin_as_far_from_the_middle_as_asked(left: int, right: int) -> None:
+    classes = a_map(skin=(0, 300, 512, 340))
+
+    # The cheeks are drawn back by two rows, too; what is between them is not.
+    highest = np.flatnonzero(jaw(classes, left, right)[300 - 16])
+
+    assert (highest[0], highest[-1]) == (256 - left + 1, 256 + right - 1)
+
+
+#: Of a tracker's size and shape: any place, partly or wholly outside the picture too.
+faces = st.builds(
+    lambda left, top, width, height: Box(left, top, left + width, top + height),
+    left=st.integers(-250, WIDTH),
+    top=st.integers(-250, HEIGHT),
+    width=st.integers(8, 250),
+    height=st.integers(8, 250),
+)
+
+
+@given(face=faces)
+def test_the_parsed_square_has_the_face_in_its_middle(face: Box) -> None:
+    square = square_around(face)
+
+    assert square.width == square.height
+    assert square.width == pytest.approx(1.5 * max(face.width, face.height), abs=3)
+    assert square.left + square.right == pytest.approx(face.left + face.right, abs=1)
+    assert square.top + square.bottom == pytest.approx(face.top + face.bottom, abs=1)
+
+
+@given(face=faces)
+def test_blurring_the_face_alone_gives_the_same_as_blurring_all_around_it(face: Box) -> None:
+    allowed = allowed_by({"mode": "jaw"})
+
+    mask = blend_mask(allowed, face)
+
+    assert np.array_equal(mask, blurred_square(allowed, face))
+
+
+def blurred_square(allowed: Plane, face: Box) -> Plane:
+    """Return the mask by the letter of the reference's rule: on the square, then cut out."""
+    square = square_around(face)
+    side = square.width
+    soft = Image.fromarray(allowed).resize((side, side), Image.Resampling.BICUBIC)
+    x, y = face.left - square.left, face.top - square.top
+    place = slice(y, y + face.height), slice(x, x + face.width)
+    kept = np.zeros((side, side), np.uint8)
+    kept[place] = np.asarray(soft)[place]
+    kept[: side // 2] = 0
+    kernel = int((0.05 * side) // 2 * 2) + 1
+    return np.asarray(cv2.GaussianBlur(kept, (kernel, kernel), 0)[place], np.uint8)
+
+
+@pytest.mark.parametrize(("width", "kernel"), [(267, 21), (667, 51)])
+def test_a_face_fades_in_around_its_middle_over_a_twentieth_of_the_square(
+    width: int, kernel: int
+) -> None:
+    mask = blend_mask(ALL, Box(0, 0, width, width))
+
+    column = mask[:, width // 2]
+    fading = np.flatnonzero((column > 0) & (column < 255))
+    fading = fading[fading < width * 0.75]
+    # The far ends of a Gaussian kernel are too light to be seen in 8 bits.
+    assert 0.75 * kernel < np.ptp(fading) <= kernel
+    assert fading.mean() == pytest.approx(width / 2, abs=1)
+
+
+def test_a_mask_has_no_hard_edge_within_the_face() -> None:
+    mask = blend_mask(ALL, Box(0, 0, 400, 400)).astype(int)
+
     assert np.abs(np.diff(mask, axis=0)).max() < 40
     assert np.abs(np.diff(mask, axis=1)).max() < 40
 
 
-@pytest.mark.parametrize("shift", [-50, -10, 10, 50])
-def test_a_shift_moves_the_place_down_by_so_many_pixels(shift: int) -> None:
-    moved, plain = place(bbox_shift=shift).box, place().box
+@given(face=faces)
+def test_a_mask_is_the_faces_wherever_the_picture_shows_it_and_zero_elsewhere(face: Box) -> None:
+    on_face = np.zeros((HEIGHT + 1000, WIDTH + 1000), np.uint8)
+    on_face[face.top + 500 : face.bottom + 500, face.left + 500 : face.right + 500] = blend_mask(
+        ALL, face
+    )
 
-    assert (moved.top - plain.top, moved.bottom - plain.bottom) == (shift, shift)
-    assert (moved.left, moved.right) == (plain.left, plain.right)
+    found = np.zeros((HEIGHT, WIDTH), np.uint8)
+    if (changed := face_mask(ALL, face, WIDTH, HEIGHT)) is not None:
+        box, mask = changed
+        found[box.top : box.bottom, box.left : box.right] = mask
 
-
-@pytest.mark.parametrize("margin", [0, 10, 40, 100])
-def test_a_margin_is_added_below(margin: int) -> None:
-    wider, plain = place(extra_margin=margin).box, place().box
-
-    assert wider.bottom - plain.bottom == margin - 10
-    assert (wider.top, wider.left, wider.right) == (plain.top, plain.left, plain.right)
-
-
-@pytest.mark.parametrize(
-    "face", [Box(-90, 100, 110, 300), Box(1180, 100, 1380, 300), Box(400, 540, 600, 740)]
-)
-def test_a_face_that_is_cut_by_the_edge_has_a_place_inside_the_picture(face: Box) -> None:
-    box = place(face).box
-
-    assert 0 <= box.left < box.right <= 1280
-    assert 0 <= box.top < box.bottom <= 720
+    assert np.array_equal(found, on_face[500 : HEIGHT + 500, 500 : WIDTH + 500])
 
 
-@pytest.mark.parametrize(
-    "face", [Box(400, 700, 600, 900), Box(-300, 100, -100, 300), Box(400, 100, 410, 110)]
-)
-def test_a_mouth_outside_the_picture_or_too_small_to_be_seen_has_no_place(face: Box) -> None:
-    assert MouthMask().fit(face, 1280, 720, Params()) is None
+@given(face=faces)
+def test_what_changes_is_even_inside_the_picture_and_no_larger_than_need_be(face: Box) -> None:
+    changed = face_mask(ALL, face, WIDTH, HEIGHT)
 
-
-@given(
-    left=st.integers(-200, 1400),
-    top=st.integers(-200, 800),
-    width=st.integers(1, 700),
-    shift=st.integers(-50, 50),
-    margin=st.integers(0, 100),
-)
-def test_every_place_is_even_and_inside_the_picture(
-    left: int, top: int, width: int, shift: int, margin: int
-) -> None:
-    face = Box(left, top, left + width, top + width)
-
-    mouth = MouthMask().fit(face, 1280, 720, Params(bbox_shift=shift, extra_margin=margin))
-
-    if mouth is not None:
-        box = mouth.box
+    if changed is not None:
+        box, mask = changed
         assert not any(edge % 2 for edge in (box.left, box.top, box.right, box.bottom))
-        assert 0 <= box.left < box.right <= 1280
-        assert 0 <= box.top < box.bottom <= 720
-        assert mouth.mask.shape == (box.height, box.width)
+        assert 0 <= box.left < box.right <= WIDTH
+        assert 0 <= box.top < box.bottom <= HEIGHT
+        assert mask.shape == (box.height, box.width)
+        assert mask.dtype == np.uint8
+        assert mask[:2].any()
+        assert mask[-2:].any()
+        assert mask[:, :2].any()
+        assert mask[:, -2:].any()
 
 
-def test_a_face_that_keeps_its_size_keeps_one_mask_in_memory() -> None:
-    places = [
-        MouthMask().fit(Box(left, 100, left + 200, 300), 1280, 720, Params())
-        for left in range(100, 800, 10)
-    ]
+@pytest.mark.parametrize(
+    "face",
+    [
+        pytest.param(Box(0, 100, 120, 250), id="left"),
+        pytest.param(Box(520, 100, 640, 250), id="right"),
+        pytest.param(Box(200, 0, 320, 150), id="top"),
+        pytest.param(Box(200, 210, 320, 360), id="bottom"),
+        pytest.param(Box(0, 0, 640, 360), id="all of it"),
+        pytest.param(Box(301, 201, 310, 212), id="small"),
+    ],
+)
+def test_a_face_changes_below_its_middle_wherever_it_is(face: Box) -> None:
+    changed = face_mask(ALL, face, WIDTH, HEIGHT)
 
-    assert len({id(place.mask_png) for place in places if place}) == 1
+    assert changed is not None
+    box, mask = changed
+    assert (box.left, box.right) == (face.left // 2 * 2, -(-face.right // 2) * 2)
+    assert box.top == pytest.approx((face.top + face.bottom) / 2, abs=0.05 * face.width + 2)
+    assert box.bottom == -(-face.bottom // 2) * 2
+    assert mask.max() == 255
+
+
+@pytest.mark.parametrize(
+    ("allowed", "face"),
+    [
+        pytest.param(np.zeros_like(ALL), Box(200, 100, 320, 250), id="nothing may be replaced"),
+        pytest.param(ALL, Box(-200, 100, -10, 250), id="left of the picture"),
+        pytest.param(ALL, Box(640, 100, 740, 250), id="right of the picture"),
+        pytest.param(ALL, Box(200, -160, 320, -10), id="above the picture"),
+        pytest.param(ALL, Box(200, 400, 320, 500), id="below the picture"),
+        pytest.param(ALL, Box(200, 300, 320, 460), id="its middle below the picture"),
+        pytest.param(ALL, Box(200, 100, 207, 107), id="too small to be seen"),
+        pytest.param(ALL, Box(200, 100, 200, 100), id="empty"),
+    ],
+)
+def test_a_face_of_which_nothing_can_be_replaced_has_no_mask(allowed: Plane, face: Box) -> None:
+    assert face_mask(allowed, face, WIDTH, HEIGHT) is None

@@ -14,12 +14,13 @@ from numpy.typing import NDArray
 
 from handler.job import Params
 from inference.avatar import AvatarFrame
+from inference.batching import Batch
 from inference.frame import Box, Frame, Planes
-from inference.masks import MouthMask
 from inference.media.limits import Limits
 from inference.media.sound import RATE_HZ, read_samples
 from inference.mouth import Shot
 from inference.preview import STEP_SAMPLES, PreviewMouth, open_mouth, preview_parts
+from inference.preview_mask import MouthMask
 
 FPS = Fraction(25)
 FACE = Box(60, 20, 260, 220)
@@ -146,7 +147,7 @@ def test_frames_without_a_face_and_moments_of_silence_are_left_as_they_are(frame
     place = MouthMask().fit(FACE, 320, 360, Params())
     shots = [Shot(frame, None, 0.9), Shot(frame, place, 0.0), Shot(frame, place, 0.5)]
 
-    spoken_shots = list(PreviewMouth().speak(shots))
+    spoken_shots = list(PreviewMouth().speak(shots, Batch(1)))
 
     assert [shot for shot, _ in spoken_shots] == shots
     assert [face is None for _, face in spoken_shots] == [True, True, False]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from fractions import Fraction
 from pathlib import Path
 
@@ -11,6 +11,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from handler.job import Params
+from inference.batching import Batch
 from inference.faces.haar import HaarTracker
 from inference.frame import Box, Frame
 from tests.clips import reader, run_ffmpeg
@@ -25,6 +27,11 @@ EYES_AND_MOUTH = Box(180, 80, 255, 150)
 def portrait() -> NDArray[np.uint8]:
     """Return the luma of the sample portrait, 512x512."""
     return np.asarray(cv2.imread(f"{ASSETS}/portrait.jpg", cv2.IMREAD_GRAYSCALE), np.uint8)
+
+
+def track(frames: Iterable[Frame], fps: Fraction = FPS) -> list[Box | None]:
+    """Return the boxes of a film."""
+    return list(HaarTracker().track(frames, fps, Params(), Batch(1)))
 
 
 def grey(luma: NDArray[np.uint8]) -> Frame:
@@ -62,7 +69,7 @@ def is_around(box: Box | None, left: int, top: int, side: int) -> bool:
 def test_the_sample_face_is_found_in_each_frame(face: Path) -> None:
     film = reader(face)
 
-    boxes = HaarTracker().track(film.forward(), film.fps)
+    boxes = track(film.forward(), film.fps)
 
     assert len(boxes) == 100
     assert all(is_around(box, 0, 0, 512) for box in boxes)
@@ -71,7 +78,7 @@ def test_the_sample_face_is_found_in_each_frame(face: Path) -> None:
 def test_the_box_follows_the_sample_face_without_a_jerk(face: Path) -> None:
     film = reader(face)
 
-    boxes = HaarTracker().track(film.forward(), film.fps)
+    boxes = track(film.forward(), film.fps)
 
     edges = np.array([(box.left, box.top, box.right, box.bottom) for box in boxes if box])
     assert np.abs(np.diff(edges, axis=0)).max() <= 3
@@ -81,20 +88,20 @@ def test_the_box_follows_the_sample_face_without_a_jerk(face: Path) -> None:
 def test_a_face_is_found_at_any_resolution(portrait: NDArray[np.uint8], side: int) -> None:
     picture = grey(np.asarray(cv2.resize(portrait, (side, side)), np.uint8))
 
-    boxes = HaarTracker().track([picture] * 5, FPS)
+    boxes = track([picture] * 5)
 
     assert all(is_around(box, 0, 0, side) for box in boxes)
 
 
 def test_a_still_image_has_a_face_too(portrait: NDArray[np.uint8]) -> None:
-    (box,) = HaarTracker().track([grey(portrait)], FPS)
+    (box,) = track([grey(portrait)])
 
     assert is_around(box, 0, 0, 512)
 
 
 def test_the_face_may_be_anywhere(portrait: NDArray[np.uint8]) -> None:
     for left, top in ((0, 0), (768, 0), (0, 88), (768, 88)):
-        boxes = HaarTracker().track([scene((portrait, left, top, 512))] * 5, FPS)
+        boxes = track([scene((portrait, left, top, 512))] * 5)
 
         assert all(is_around(box, left, top, 512) for box in boxes)
 
@@ -102,7 +109,7 @@ def test_the_face_may_be_anywhere(portrait: NDArray[np.uint8]) -> None:
 def test_of_two_faces_the_larger_is_followed(portrait: NDArray[np.uint8]) -> None:
     frames = [scene((portrait, 0, 80, 500), (portrait, 640, 0, 600))] * 20
 
-    boxes = HaarTracker().track(frames, FPS)
+    boxes = track(frames)
 
     assert all(is_around(box, 640, 0, 600) for box in boxes)
 
@@ -111,7 +118,7 @@ def test_a_larger_face_that_comes_later_does_not_take_over(portrait: NDArray[np.
     alone = scene((portrait, 0, 80, 500))
     joined = scene((portrait, 0, 80, 500), (portrait, 640, 0, 600))
 
-    boxes = HaarTracker().track([alone] * 15 + [joined] * 15, FPS)
+    boxes = track([alone] * 15 + [joined] * 15)
 
     assert all(is_around(box, 0, 80, 500) for box in boxes)
 
@@ -120,7 +127,7 @@ def test_a_face_that_jumps_is_still_preferred_to_a_larger_one(portrait: NDArray[
     alone = scene((portrait, 0, 80, 500))
     joined = scene((portrait, 130, 80, 500), (portrait, 660, 0, 600))
 
-    boxes = HaarTracker().track([alone] * 15 + [joined] * 15, FPS)
+    boxes = track([alone] * 15 + [joined] * 15)
 
     assert all(is_around(box, 130, 80, 500) for box in boxes[20:])
 
@@ -128,7 +135,7 @@ def test_a_face_that_jumps_is_still_preferred_to_a_larger_one(portrait: NDArray[
 def test_a_face_that_walks_is_followed(portrait: NDArray[np.uint8]) -> None:
     frames = [scene((portrait, 8 * step, 80, 500)) for step in range(60)]
 
-    boxes = HaarTracker().track(frames, FPS)
+    boxes = track(frames)
 
     found = [is_around(box, 8 * step, 80, 500) for step, box in enumerate(boxes)]
     assert all(found[5:-5])
@@ -138,7 +145,7 @@ def test_a_face_that_walks_is_followed(portrait: NDArray[np.uint8]) -> None:
 def test_a_face_that_leaves_is_gone_and_found_again(portrait: NDArray[np.uint8]) -> None:
     there, away = scene((portrait, 100, 80, 500)), scene()
 
-    boxes = HaarTracker().track([there] * 25 + [away] * 50 + [there] * 25, FPS)
+    boxes = track([there] * 25 + [away] * 50 + [there] * 25)
 
     assert all(is_around(box, 100, 80, 500) for box in boxes[:20] + boxes[80:])
     assert set(boxes[30:70]) == {None}
@@ -147,7 +154,7 @@ def test_a_face_that_leaves_is_gone_and_found_again(portrait: NDArray[np.uint8])
 def test_a_cut_to_another_place_is_followed_without_sliding(portrait: NDArray[np.uint8]) -> None:
     before, after = scene((portrait, 0, 80, 500)), scene((portrait, 760, 80, 500))
 
-    boxes = HaarTracker().track([before] * 25 + [after] * 25, FPS)
+    boxes = track([before] * 25 + [after] * 25)
 
     assert all(is_around(box, 0, 80, 500) for box in boxes[:22])
     assert all(is_around(box, 760, 80, 500) for box in boxes[28:])
@@ -164,13 +171,13 @@ def test_looking_at_a_film_holds_no_frame_back(portrait: NDArray[np.uint8]) -> N
             given.append(number)
             yield grey(portrait)
 
-    boxes = HaarTracker().track(frames(), FPS)
+    boxes = track(frames())
 
     assert (len(given), len(boxes)) == (10, 10)
 
 
 def test_a_film_without_frames_has_no_boxes() -> None:
-    assert list(HaarTracker().track([], FPS)) == []
+    assert track([]) == []
 
 
 # -- anything else ---------------------------------------------------------------------------------
@@ -196,15 +203,15 @@ def test_there_is_no_face_in_a_test_picture(tmp_path: Path, pattern: str) -> Non
     run_ffmpeg("-f", "lavfi", "-i", source, "-frames:v", "8", *encoder, f"{path}")
     film = reader(path)
 
-    boxes = HaarTracker().track(film.forward(), film.fps)
+    boxes = track(film.forward(), film.fps)
 
-    assert list(boxes) == [None] * 8
+    assert boxes == [None] * 8
 
 
 def test_there_is_no_face_in_the_dark_or_in_the_light() -> None:
     frames = [grey(np.full((240, 320), level, np.uint8)) for level in (0, 16, 128, 255)] * 5
 
-    boxes = HaarTracker().track(frames, FPS)
+    boxes = track(frames)
 
     assert set(boxes) == {None}
 
@@ -214,7 +221,7 @@ def test_pictures_of_extreme_shapes_do_not_blind_a_worker_to_later_faces(face: P
 
     for width, height in ((32, 16_384), (16_384, 32)):
         grey = np.full(Frame.size_bytes(width, height), 128, np.uint8)
-        tracker.track([Frame(grey, width, height)], Fraction(25))
-    boxes = tracker.track(film.forward(0, 5), film.fps)
+        tracker.track([Frame(grey, width, height)], FPS, Params(), Batch(1))
+    boxes = tracker.track(film.forward(0, 5), film.fps, Params(), Batch(1))
 
     assert None not in boxes

@@ -1,0 +1,1 @@
+"""MuseTalk's networks and the rules around them, written from published facts."""
