@@ -58,10 +58,10 @@ def _engine(config: Config) -> Finding:
 
 def _gpu(config: Config) -> Finding:
     """Ask the driver's own tool: it answers without torch, and hangs at most for a while."""
-    idle = config.engine is EngineName.PREVIEW
+    idle = config.engine is EngineName.PREVIEW or config.device == "cpu"
     tool = shutil.which("nvidia-smi")
     if tool is None:
-        text = "none; the preview engine needs none" if idle else "none: no NVIDIA driver found"
+        text = "none, and none is needed" if idle else "none: no NVIDIA driver found"
         return Finding("gpu", fine=idle, text=text)
     question = [tool, "--query-gpu=name,memory.total,driver_version", "--format=csv,noheader"]
     try:

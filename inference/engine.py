@@ -68,6 +68,8 @@ class LipSync:
         needed = footage.source_frames
         key = self._key(footage)
         with self._my_turn(tick):
+            if self._parts.memory:
+                self._parts.memory.reset_peak()
             avatar = self._cache.load(key)
             if avatar is None or not avatar.covers(needed):
                 avatar = self._remember(key, self._make(footage, tick))
@@ -126,8 +128,6 @@ class LipSync:
     def _make(self, footage: Footage, tick: Tick) -> Avatar:
         """Track the face through the frames, then learn what its mouth will need."""
         meter, reader, batch = Meter(), footage.reader, self._batch(footage.scene)
-        if self._parts.memory:
-            self._parts.memory.reset_peak()
         most, size = footage.most_frames, footage.framing.canvas
         faces = self._track(footage, batch, meter, lambda done: tick(done / 2))
         complete, faces = len(faces) <= most, faces[:most]

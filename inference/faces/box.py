@@ -12,7 +12,7 @@ Landmarks = NDArray[np.float64]
 
 #: The point of the nose's bridge on which the box is centred, up and down.
 NOSE_BRIDGE = 29
-#: What is left of a face at the edge of the picture must be larger than this, or has no mouth.
+#: What is left of a face at the edge of the picture must be as large as this, to have a mouth.
 LEAST_SIDE_PIXELS = 8
 
 

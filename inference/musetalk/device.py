@@ -66,7 +66,7 @@ class Device:
         return torch.channels_last if self.is_cuda else torch.contiguous_format
 
     def send(self, arrays: Sequence[NDArray[Any]]) -> torch.Tensor:
-        """Return arrays of one shape as one tensor on the device, without waiting for the copy."""
+        """Return arrays of one shape as one tensor on the device; a GPU need not be waited for."""
         stacked = torch.from_numpy(np.stack(arrays))
         if self.is_cuda:
             stacked = stacked.pin_memory()
@@ -78,8 +78,7 @@ class Device:
             return tensor.numpy
         host = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True)
         host.copy_(tensor, non_blocking=True)
-        done = torch.cuda.Event()  # type: ignore[no-untyped-call]
-        done.record()
+        done = torch.cuda.current_stream(self.place).record_event()
 
         def wait() -> NDArray[Any]:
             with working():

@@ -107,11 +107,12 @@ class MuseTalkMouth:
         ]
         if not speaking:
             return lambda: np.empty(0, np.uint8)
-        latents, cues = zip(*speaking, strict=True)
+        known, cues = zip(*speaking, strict=True)
         with working(), torch.inference_mode():
+            latents = self._device.send(known).to(self._device.dtype)
             faces = self._generator(
-                padded(self._device.send(latents).to(self._device.dtype), self._device, batch.size),
-                padded(torch.stack(cues), self._device, batch.size),
+                padded(latents, self._device, batch.size),
+                padded(torch.stack(cues).to(latents), self._device, batch.size),
             )
             return self._device.receive(faces[: len(speaking)])
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
+
 from inference.faces.dwpose import DwposeTracker, open_dwpose
 from inference.musetalk.device import Device
 from inference.musetalk.face_reader import FaceReader
@@ -47,6 +49,8 @@ def musetalk_parts(
     ``compiled`` is where compiled networks are remembered; None runs them as they are. Raises
     :class:`WeightsError` if the tracker's file cannot be used.
     """
+    # Every batch has one shape, so the time to find the fastest kernels for it is well spent.
+    torch.backends.cudnn.benchmark = device.is_cuda
     read.networks.move(device)
     mouth, maker = MuseTalkMouth(read.networks, device), FaceReader(read.networks, device)
     if compiled is not None:
