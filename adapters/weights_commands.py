@@ -75,6 +75,8 @@ def _fetch(directory: Path, listing: Sequence[WeightsFile], endpoint: str | None
     except WeightsError as error:
         _end(str(error), WRONG)
     typer.echo(f"{directory}: {len(fetched)} fetched, {len(listing) - len(fetched)} were right.")
+    for repository, licence in {file.repository: file.licence for file in listing}.items():
+        typer.echo(f"  {repository}: {licence}")
 
 
 @contextmanager

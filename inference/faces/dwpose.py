@@ -20,7 +20,7 @@ from inference.faces.box import Landmarks, face_box, visible_box
 from inference.faces.gaps import bridge_gaps
 from inference.faces.keypoints import FACE, KEYPOINTS, MIRRORED
 from inference.frame import Box, Frame
-from inference.matrix import Bgr
+from inference.matrix import BLACK, GREY, Bgr
 
 Floats = NDArray[np.float32]
 
@@ -161,14 +161,25 @@ class _Look:
 
 
 def _look(frame: Frame) -> _Look:
-    """Bring the middle of a frame to the middle of the input; around it is black."""
+    """Bring the middle of a frame to the middle of the input; around it is black.
+
+    Its planes are, before they become colours: of a large frame, few pixels are left by then.
+    """
     scale = INPUT_PIXELS[0] / float(_view(frame.width, frame.height)[0])
     across, down = (
         (pixels - scale * side) / 2
         for pixels, side in zip(INPUT_PIXELS, (frame.width, frame.height), strict=True)
     )
-    matrix = np.array([[scale, 0, across], [0, scale, down]])
-    picture = cv2.warpAffine(frame.bgr(), matrix, INPUT_PIXELS, flags=cv2.INTER_LINEAR)
+    fine = np.array([[scale, 0, across], [0, scale, down]])
+    # A sample of chroma lies between two of luma.
+    coarse = np.array([[2 * scale, 0, across + scale / 2], [0, 2 * scale, down + scale / 2]])
+    y, u, v = (
+        cv2.warpAffine(plane, matrix, INPUT_PIXELS, flags=cv2.INTER_LINEAR, borderValue=(black,))
+        for plane, matrix, black in zip(
+            frame.planes, (fine, coarse, coarse), (BLACK, GREY, GREY), strict=True
+        )
+    )
+    picture = cv2.transform(cv2.merge([y, u, v]), frame.matrix.to_bgr)
     return _Look(np.asarray(picture, np.uint8), frame.width, frame.height)
 
 
