@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import tempfile
 import threading
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Generator, Iterable, Iterator, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import replace
 from itertools import chain, repeat
 from pathlib import Path
@@ -131,10 +131,10 @@ class LipSync:
         most, size = footage.most_frames, footage.framing.canvas
         faces = self._track(footage, batch, meter, lambda done: tick(done / 2))
         complete, faces = len(faces) <= most, faces[:most]
-        frames = _read(reader.forward(0, len(faces)), "make", meter)
-        ticked = _ticked(frames, len(faces), lambda done: tick((1 + done) / 2))
         params = footage.scene.job.params
-        with meter.busy("make"):
+        frames = _read(reader.forward(0, len(faces)), "make", meter)
+        with closing(frames), meter.busy("make"):
+            ticked = _ticked(frames, len(faces), lambda done: tick((1 + done) / 2))
             made = self._parts.maker.make(faces, ticked, size, params, batch)
             avatar = _written(made, footage.scene.face.path.parent, complete=complete)
         return replace(avatar, engine_seconds=meter.seconds)
@@ -145,9 +145,8 @@ class LipSync:
         reader, expected = footage.reader, footage.expected_frames
         # One more than can be shown, to know whether that was all.
         frames = _read(reader.forward(0, footage.most_frames + 1), "track", meter)
-        ticked = _ticked(frames, expected, tick)
-        params = footage.scene.job.params
-        with meter.busy("track"):
+        with closing(frames), meter.busy("track"):
+            ticked, params = _ticked(frames, expected, tick), footage.scene.job.params
             faces = self._parts.tracker.track(ticked, footage.fps, params, batch)
         if len(faces) < LEAST_SHARE_OF_DECLARED * expected:
             raise MediaUnreadable(
@@ -183,15 +182,15 @@ class LipSync:
         meter: Meter,
     ) -> Iterator[tuple[Shot, Planes | None]]:
         speaking = min(footage.voice_frames, spec.frames)
-        sound = read_samples(spec.voice, self._limits)
-        cues = meter.working("listen", self._parts.mouth.listen(sound, spec.fps, speaking))
-        # Where the voice has ended, mouths are left as they are.
-        heard = chain(meter.waiting("mouth", cues), repeat(None))
-        shots = (
-            Shot(frame, avatar.frame(index), cue)
-            for (index, frame), cue in zip(meter.waiting("mouth", frames), heard, strict=False)
-        )
-        yield from meter.working("mouth", self._parts.mouth.speak(shots, batch))
+        with closing(read_samples(spec.voice, self._limits)) as sound:
+            cues = meter.working("listen", self._parts.mouth.listen(sound, spec.fps, speaking))
+            # Where the voice has ended, mouths are left as they are.
+            heard = chain(meter.waiting("mouth", cues), repeat(None))
+            shots = (
+                Shot(frame, avatar.frame(index), cue)
+                for (index, frame), cue in zip(meter.waiting("mouth", frames), heard, strict=False)
+            )
+            yield from meter.working("mouth", self._parts.mouth.speak(shots, batch))
 
     def _unused(self, scene: Scene) -> tuple[str, ...]:
         given, default = scene.job.params, Params()
@@ -213,7 +212,7 @@ class LipSync:
         )
 
 
-def _read(frames: Iterator[Frame], step: str, meter: Meter) -> Iterator[Frame]:
+def _read(frames: Iterator[Frame], step: str, meter: Meter) -> Generator[Frame, None, None]:
     """Decode ahead of a step, from when it asks for the first frame on."""
     with ahead(frames, DEPTH) as decoded:
         yield from meter.waiting(step, decoded)

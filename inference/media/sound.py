@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +32,7 @@ def voice_stream(path: Path, limits: Limits, *, rate_hz: int, layout: str) -> An
     return whole.filter("aformat", sample_rates=rate_hz, channel_layouts=layout)
 
 
-def read_samples(path: Path, limits: Limits) -> Iterator[NDArray[np.float32]]:
+def read_samples(path: Path, limits: Limits) -> Generator[NDArray[np.float32], None, None]:
     """Yield the sound of a file in chunks of a second: [samples] at 16 kHz, mono, -1 to 1.
 
     Raises :class:`MediaUnreadable` if it cannot be decoded and :class:`MediaTooLong` if it goes on

@@ -9,7 +9,13 @@ from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
-from inference.weights.listing import WEIGHTS, WeightsFile
+from inference.weights.listing import (
+    FETCH_COMMAND,
+    VERIFY_COMMAND,
+    WEIGHTS,
+    WeightsError,
+    WeightsFile,
+)
 from inference.weights.lock import Pin, pin, read_lock, write_lock
 
 #: What the files are, before what they are exactly.
@@ -106,13 +112,21 @@ def weights_identity(directory: Path, listing: Sequence[WeightsFile] = WEIGHTS) 
 
     Where a file's size and time are those in the lock, its checksum is taken from there; the lock
     is never written, for what is found is not thereby right. Raises :class:`WeightsMissing` for
-    the first file that is not there, :class:`WeightsError` if the lock cannot be read.
+    the first file that is not there, :class:`WeightsError` if one is not what the lock says, or
+    the lock cannot be read.
     """
     pins = read_lock(directory)
 
     def line(file: WeightsFile) -> str:
         path = file.find(directory)
-        return f"{pin(directory / path, file, pins.get(path)).sha256}  {path}\n"
+        known = pins.get(path)
+        found = pin(directory / path, file, known)
+        if known is not None and found.sha256 != known.sha256:
+            raise WeightsError(
+                f"{directory / path} is not the file it was when it was pinned:"
+                f" `{VERIFY_COMMAND}` tells what is wrong, `{FETCH_COMMAND}` mends."
+            )
+        return f"{found.sha256}  {path}\n"
 
     with ThreadPoolExecutor(len(listing)) as threads:
         lines = "".join(threads.map(line, listing))

@@ -105,7 +105,6 @@ def test_a_lock_that_cannot_be_read_is_said_so(directory: Path, damage: str) -> 
 
 def test_the_identity_changes_with_any_byte_of_any_file(directory: Path) -> None:
     identities = {weights_identity(directory, LISTING)}
-    lock(directory)
     for path, content in (("unet.pth", UNET.upper()), ("config.json", CONFIG.upper())):
         (directory / path).write_bytes(content)
         identities.add(weights_identity(directory, LISTING))
@@ -147,16 +146,24 @@ def test_a_file_that_is_as_the_lock_left_it_is_not_read_for_the_identity(directo
     assert weights_identity(directory, LISTING) == identity
 
 
-def test_a_change_within_a_tick_of_the_clock_changes_the_identity(directory: Path) -> None:
+def test_a_start_stops_at_a_file_that_changed_since_it_was_pinned(directory: Path) -> None:
+    lock(directory)
+    (directory / "unet.pth").write_bytes(UNET.upper())
+
+    with pytest.raises(WeightsError, match=r"unet\.pth is not the file it was .+ `.+ fetch`"):
+        weights_identity(directory, LISTING)
+
+
+def test_a_change_within_a_tick_of_the_clock_is_seen(directory: Path) -> None:
     (directory / "unet.pth").write_bytes(UNET)
     lock(directory)
-    identity = weights_identity(directory, LISTING)
     before = (directory / "unet.pth").stat()
     # A coarse clock gives both versions of a file the same time.
     (directory / "unet.pth").write_bytes(UNET.upper())
     os.utime(directory / "unet.pth", ns=(before.st_atime_ns, before.st_mtime_ns))
 
-    assert weights_identity(directory, LISTING) != identity
+    with pytest.raises(WeightsError, match=r"unet\.pth"):
+        weights_identity(directory, LISTING)
 
 
 def test_there_is_no_identity_without_all_files(directory: Path) -> None:
