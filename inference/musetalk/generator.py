@@ -65,11 +65,9 @@ class MuseTalkMouth:
         self._device = device
 
     def compile(self, cache: Path) -> None:
-        """Have the networks compiled for one shape when they first run; remember it in ``cache``.
-
-        A directory that the operator chose for PyTorch's compiler is kept to.
-        """
-        os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(cache))
+        """Have the networks compiled for one shape when they first run; remember it in ``cache``."""
+        # PyTorch has no other way to say so, and chooses a place of its own as it is imported.
+        os.environ["TORCHINDUCTOR_CACHE_DIR"] = str(cache)
         self._generator.compile(dynamic=False)
 
     def warm_up(self, batch_size: int) -> None:
