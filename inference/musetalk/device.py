@@ -37,11 +37,12 @@ class Device:
 
         Raises ``ValueError`` for a device that is not there.
         """
+        there = torch.cuda.device_count() if torch.cuda.is_available() else 0
         if place == "auto":
-            place = "cuda" if torch.cuda.is_available() else "cpu"
-        if place.startswith("cuda") and not torch.cuda.is_available():
-            raise ValueError(f"{place} was asked for, and there is no CUDA device.")
+            place = "cuda" if there else "cpu"
         chosen = torch.device(place)
+        if chosen.type == "cuda" and (chosen.index or 0) >= there:
+            raise ValueError(f"{place} was asked for, and there are {there} CUDA devices.")
         if dtype == "auto":
             dtype = "float16" if chosen.type == "cuda" else "float32"
         return cls(chosen, DTYPES[dtype])

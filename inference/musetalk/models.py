@@ -23,6 +23,8 @@ from inference.weights import FETCH_COMMAND, VERIFY_COMMAND, Network, WeightsErr
 
 Tensors = Mapping[str, torch.Tensor]
 
+#: So many letters say enough of what a library found wrong.
+LONGEST_REASON = 240
 #: Of a convolution's parameters, as of a batch of pictures.
 PICTURE_DIMENSIONS = 4
 #: The file beside a network's parameters that says how it is built.
@@ -80,22 +82,34 @@ def _read(
     adapt: Callable[[Tensors], Tensors],
 ) -> Any:
     path = find_weights(directory, network)
+    configuration = _configuration(path, network)
     try:
         # Without memory of their own: the tensors of the file take their places as they are.
         with torch.device("meta"):
-            model = build(_configuration(path, network))
+            model = build(configuration)
         model.load_state_dict(adapt(read_tensors(path)), assign=True)
-    except (RuntimeError, ValueError, TypeError, KeyError, OSError) as error:
-        raise WeightsError(
-            f"{path} cannot be used: {_first_lines(error)} It is damaged, or of another model:"
-            f" `{VERIFY_COMMAND}` tells, `{FETCH_COMMAND}` mends."
-        ) from error
+    except Exception as error:
+        # What the libraries raise over a strange file has no common base.
+        raise _unusable(path, error) from error
     return model.eval().requires_grad_(requires_grad=False)
 
 
 def _configuration(path: Path, network: Network) -> Any:
-    name = CONFIGURATIONS.get(network)
-    return json.loads(path.with_name(name).read_text(encoding="utf-8")) if name else None
+    if network not in CONFIGURATIONS:
+        return None
+    beside = path.with_name(CONFIGURATIONS[network])
+    try:
+        # Not a word: diffusers would look for a model of that name on the web.
+        return dict(json.loads(beside.read_text(encoding="utf-8")))
+    except (ValueError, TypeError, OSError) as error:
+        raise _unusable(beside, error) from error
+
+
+def _unusable(path: Path, error: Exception) -> WeightsError:
+    return WeightsError(
+        f"{path} cannot be used: {_first_sentence(error)} It is damaged, or of another model:"
+        f" `{VERIFY_COMMAND}` tells, `{FETCH_COMMAND}` mends."
+    )
 
 
 def _whisper(configuration: dict[str, Any]) -> WhisperEncoder:
@@ -106,10 +120,10 @@ def _parser(_: None) -> BiSeNet:
     return BiSeNet()
 
 
-def _first_lines(error: Exception) -> str:
-    """Cut a list of all the keys that do not fit down to where it begins."""
-    lines = str(error).splitlines()[:2]
-    return " ".join(line.strip()[:200] for line in lines).rstrip(".") + "."
+def _first_sentence(error: Exception) -> str:
+    """Cut off a page of names that do not fit, or PyTorch's advice to trust the file anyway."""
+    words = " ".join(str(error).split()).partition(". ")[0]
+    return f"{words[:LONGEST_REASON].rstrip('.')}."
 
 
 def scaling(vae: AutoencoderKL) -> float:
@@ -129,7 +143,8 @@ def fold_time(unet: UNet2DConditionModel) -> None:
         for block in blocks:
             shift = block.time_emb_proj.float()(embedding)[0]
             bias = cast("torch.Tensor", block.conv1.bias)
-            block.conv1.bias = nn.Parameter((bias.float() + shift).to(bias.dtype))
+            folded = (bias.float() + shift).to(bias.dtype)
+            block.conv1.bias = nn.Parameter(folded, requires_grad=False)
             block.register_module("time_emb_proj", None)
     unet.register_module("time_embedding", _Timeless())
 

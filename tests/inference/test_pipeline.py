@@ -8,7 +8,7 @@ from itertools import count
 
 import pytest
 
-from inference.pipeline import ahead
+from inference.pipeline import ahead, one_behind
 
 PATIENT_SECONDS = 20
 
@@ -167,3 +167,36 @@ def test_an_error_that_nobody_waited_for_leaves_nothing_behind() -> None:
         first = next(items)
 
     assert first == 0
+
+
+@pytest.mark.parametrize("total", [0, 1, 2, 100])
+def test_what_is_given_one_behind_is_all_of_it_in_order(total: int) -> None:
+    assert list(one_behind(range(total))) == list(range(total))
+
+
+def test_the_next_item_is_begun_before_the_last_is_given_and_none_beyond_it() -> None:
+    source = Source()
+    items = one_behind(iter(source))
+
+    begun = [(next(items), source.made) for _ in range(4)]
+
+    assert begun == [(0, 2), (1, 3), (2, 4), (3, 5)]
+
+
+def test_an_error_is_not_held_back() -> None:
+    def faulty() -> Iterator[int]:
+        yield 1
+        raise LookupError
+
+    with pytest.raises(LookupError):
+        next(one_behind(faulty()))
+
+
+def test_a_consumer_who_wants_no_more_stops_what_runs_one_ahead_of_it() -> None:
+    source = Source()
+    items = one_behind(iter(source))
+    next(items)
+
+    del items
+
+    assert source.closed_in == threading.get_ident()
