@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
-from importlib.metadata import version
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
 
 from pydantic import SecretStr
 
+from adapters import __version__
 from adapters.config import Config, ConfigError, EncoderName, EngineName
 from adapters.transfer.fetch import HttpFetch
 from adapters.transfer.guard import Policy
@@ -30,15 +32,32 @@ from inference.weights import FETCH_COMMAND, WeightsError, missing_weights
 
 MEGABYTE = 1024**2
 
+#: An engine that was read; calling it brings it to its device, the other half of a cold start.
+ReadEngine = Callable[[], Parts]
 
-def bootstrap(config: Config, fetch: Fetch | None = None, store: Store | None = None) -> Runtime:
+
+def read_engine(config: Config) -> ReadEngine:
+    """Do the half of a cold start that needs no GPU and touches none.
+
+    This half and the returned one raise :class:`ConfigError`, with what to do about it.
+    """
+    return ENGINES[config.engine](config)
+
+
+def bootstrap(
+    config: Config,
+    fetch: Fetch | None = None,
+    store: Store | None = None,
+    engine: ReadEngine | None = None,
+) -> Runtime:
     """Build all that outlives a job; ``fetch`` and ``store`` replace those of the configuration.
 
-    Raises :class:`ConfigError` if the configuration cannot work, with what to do about it.
+    An ``engine`` that was read before is not read again. Raises :class:`ConfigError` if the
+    configuration cannot work, with what to do about it.
     """
     started = time.monotonic()
     limits = _limits(config)
-    parts = ENGINES[config.engine](config)
+    parts = (engine or read_engine(config))()
     cache = AvatarCache(config.avatar_cache_dir, config.avatar_cache_mb * MEGABYTE)
     workspaces = _workspaces()
     return Runtime(
@@ -50,7 +69,7 @@ def bootstrap(config: Config, fetch: Fetch | None = None, store: Store | None = 
         notify=_webhooks(config),
         clock=time.monotonic,
         worker=Worker(
-            version=version("musetalk-worker"),
+            version=__version__,
             engine=parts.name,
             weights=parts.weights,
             worker_id=config.worker_id,
@@ -80,11 +99,11 @@ def web_fetch(config: Config) -> Fetch:
     )
 
 
-def _preview(_: Config) -> Parts:
-    return preview_parts()
+def _preview(_: Config) -> ReadEngine:
+    return preview_parts
 
 
-def _musetalk(config: Config) -> Parts:
+def _musetalk(config: Config) -> ReadEngine:
     if missing := missing_weights(config.weights_dir):
         files = "; ".join(f"{file.path} from {file.repository}" for file in missing)
         raise ConfigError(
@@ -102,20 +121,36 @@ def _musetalk(config: Config) -> Parts:
             " musetalk-worker[musetalk], or set MUSETALK_ENGINE=preview to try it without networks"
             " (no real lip-sync)."
         ) from error
-    compiled = config.avatar_cache_dir / "compiled" if config.compile_networks else None
+    with _weights_faults(config):
+        read = read_musetalk(config.weights_dir)
+
+    def parts() -> Parts:
+        try:
+            device = Device.choose(config.device, config.dtype)
+        except ValueError as error:
+            raise ConfigError(f"DEVICE={config.device}: {error}") from error
+        with _weights_faults(config):
+            return musetalk_parts(read, device, config.batch_size, _compiled(config))
+
+    return parts
+
+
+@contextmanager
+def _weights_faults(config: Config) -> Iterator[None]:
     try:
-        device = Device.choose(config.device, config.dtype)
-        return musetalk_parts(
-            read_musetalk(config.weights_dir), device, config.batch_size, compiled
-        )
+        yield
     except WeightsError as error:
         raise ConfigError(f"MUSETALK_WEIGHTS_DIR={config.weights_dir}: {error}") from error
-    except ValueError as error:
-        raise ConfigError(f"DEVICE={config.device}: {error}") from error
+
+
+def _compiled(config: Config) -> Path | None:
+    if not config.compile_networks:
+        return None
+    return config.compile_cache_dir or config.avatar_cache_dir / "compiled"
 
 
 #: Every engine that a worker can be told to use; a new one is one line here.
-ENGINES: Mapping[EngineName, Callable[[Config], Parts]] = {
+ENGINES: Mapping[EngineName, Callable[[Config], ReadEngine]] = {
     EngineName.MUSETALK: _musetalk,
     EngineName.PREVIEW: _preview,
 }

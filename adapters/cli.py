@@ -122,6 +122,45 @@ def doctor() -> None:
     raise typer.Exit(DONE if all(finding.fine for finding in findings) else FAILED)
 
 
+@app.command()
+def runpod() -> None:
+    """Take jobs from RunPod serverless, inside one of its workers, until it stops this worker."""
+    from adapters.runpod_serverless import main
+
+    main()
+
+
+@app.command()
+def serve() -> None:
+    """Take jobs over HTTP until told to stop; exit code 2 if the worker cannot start."""
+    from adapters import http_server
+    from adapters.config import Config, ConfigError
+
+    def load() -> Runtime:
+        from adapters.bootstrap import bootstrap
+
+        return bootstrap(config)
+
+    try:
+        config = Config.from_env(os.environ)
+        http_server.serve(config, load)
+    except ConfigError as error:
+        _misused(str(error))
+
+
+@app.command()
+def local() -> None:
+    """Take jobs from an orchestrator until told to stop; exit code 75 if the GPU failed."""
+    from adapters.bootstrap import bootstrap
+    from adapters.config import Config, ConfigError
+    from adapters.poll_loop import main
+
+    try:
+        raise typer.Exit(main(Config.from_env(os.environ), bootstrap))
+    except ConfigError as error:
+        _misused(str(error))
+
+
 def _read_job(path: Path | None) -> dict[str, Any]:
     if path is None:
         return {}

@@ -10,7 +10,16 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationError
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    SecretStr,
+    StringConstraints,
+    ValidationError,
+)
 
 from adapters.transfer.store import DEFAULT_OUTPUT_URL_TEMPLATE
 
@@ -60,7 +69,16 @@ def _comma_list(value: object) -> object:
     return frozenset(name for name in names if name not in ("", "false"))
 
 
+def _printable(secret: SecretStr) -> SecretStr:
+    text = secret.get_secret_value()
+    if not (text.isascii() and text.isprintable() and " " not in text):
+        raise ValueError("must be printable ASCII without spaces, as a header carries it")
+    return secret
+
+
 HostNames = Annotated[frozenset[str], BeforeValidator(_comma_list)]
+HeaderSecret = Annotated[SecretStr, AfterValidator(_printable)]
+BaseUrl = Annotated[str, StringConstraints(pattern=r"^https?://[^\s/?#@]+(/[^\s?#]*)?$")]
 
 
 class Config(BaseModel):
@@ -82,6 +100,8 @@ class Config(BaseModel):
     device: str = Field("auto", alias="DEVICE", pattern=r"^(auto|cpu|cuda(:\d+)?)$")
     dtype: DtypeName = Field(DtypeName.AUTO, alias="DTYPE")
     compile_networks: bool = Field(default=False, alias="COMPILE")
+    #: Where compiled networks are remembered; None is a place below ``avatar_cache_dir``.
+    compile_cache_dir: Path | None = Field(None, alias="COMPILE_CACHE_DIR")
     encoder: EncoderName = Field(EncoderName.AUTO, alias="ENCODER")
 
     b2_key_id: str | None = Field(None, alias="B2_KEY_ID")
@@ -112,7 +132,27 @@ class Config(BaseModel):
     allow_private_hosts: HostNames = Field(frozenset(), alias="ALLOW_PRIVATE_HOSTS")
     webhook_secret: SecretStr | None = Field(None, alias="WEBHOOK_SECRET")
 
+    host: str = Field("127.0.0.1", alias="HOST")
+    port: int = Field(8000, alias="PORT", ge=0, le=65535)
+    worker_token: HeaderSecret | None = Field(None, alias="WORKER_TOKEN")
+
+    orchestrator_base_url: BaseUrl | None = Field(None, alias="ORCHESTRATOR_BASE_URL")
+    buffer_orchestrator_base_url: BaseUrl | None = Field(None, alias="BUFFER_ORCHESTRATOR_BASE_URL")
+    internal_api_key: HeaderSecret | None = Field(None, alias="INTERNAL_API_KEY")
+    poll_interval_sec: float = Field(5, alias="POLL_INTERVAL_SEC", gt=0)
+    buffer_poll_interval_sec: float = Field(10, alias="BUFFER_POLL_INTERVAL_SEC", gt=0)
+    buffer_capacity: int = Field(1, alias="BUFFER_CAPACITY", ge=1)
+    #: Where reports lie until they are taken; None is a place below ``avatar_cache_dir``.
+    spool_dir: Path | None = Field(None, alias="SPOOL_DIR")
+    #: Seconds for the job in hand when told to stop; ``docker stop`` kills after 10.
+    drain_sec: float = Field(6, alias="DRAIN_SEC", ge=0)
+
     worker_id: str
+    #: The two names of ``worker_id`` that also say whom the worker works for.
+    main_worker_id: str | None = Field(None, alias="WORKER_ID")
+    buffer_worker_id: str | None = Field(None, alias="BUFFER_WORKER_ID")
+    worker_type: str = Field("main", alias="WORKER_TYPE")
+    worker_mode: str = Field("queue", alias="WORKER_MODE")
     provider: str = Field("unknown", alias="PROVIDER")
     gpu_class: str | None = None
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import platform
 import shutil
 import subprocess
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
-from adapters.bootstrap import ENGINES
+from adapters.bootstrap import read_engine
 from adapters.config import Config, ConfigError, EngineName
 from handler.errors import ToolMissing
 from inference.media.child import ChildFailed
@@ -29,10 +31,14 @@ class Finding:
 
 def examine(config: Config) -> Sequence[Finding]:
     """Return a finding on everything that a job passes through."""
+    return (*examine_surroundings(config), _engine(config))
+
+
+def examine_surroundings(config: Config) -> Sequence[Finding]:
+    """Return a finding on everything but the engine, which alone takes long to load."""
     return (
         Finding("python", fine=True, text=platform.python_version()),
         _ffmpeg(),
-        _engine(config),
         _gpu(config),
         _storage(config),
         _isolation(),
@@ -50,7 +56,7 @@ def _ffmpeg() -> Finding:
 
 def _engine(config: Config) -> Finding:
     try:
-        parts = ENGINES[config.engine](config)
+        parts = read_engine(config)()
     except ConfigError as error:
         return Finding("engine", fine=False, text=str(error))
     return Finding("engine", fine=True, text=f"{parts.name}, weights: {parts.weights or 'none'}")
@@ -75,12 +81,20 @@ def _gpu(config: Config) -> Finding:
 
 def _storage(config: Config) -> Finding:
     if config.output_dir is not None:
-        return Finding("storage", fine=True, text=f"directory {config.output_dir}")
+        fine = _can_be_written(config.output_dir)
+        text = f"directory {config.output_dir}{'' if fine else ', which cannot be written'}"
+        return Finding("storage", fine=fine, text=text)
     if config.b2_bucket_name is not None:
         place = f"bucket {config.b2_bucket_name} at {config.s3_endpoint_url}, as configured"
         return Finding("storage", fine=True, text=place)
     text = "none: set B2_KEY_ID, B2_APP_KEY and B2_BUCKET_NAME, or OUTPUT_DIR"
     return Finding("storage", fine=False, text=text)
+
+
+def _can_be_written(directory: Path) -> bool:
+    """Tell whether files can be put into a directory, which need not exist yet."""
+    standing = next(each for each in (directory, *directory.absolute().parents) if each.exists())
+    return standing.is_dir() and os.access(standing, os.W_OK | os.X_OK)
 
 
 def _isolation() -> Finding:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 import socket
 import ssl
@@ -38,6 +39,9 @@ REFUSED_NETWORKS = tuple(
 ADDRESSES_TRIED = 4
 
 DEFAULT_PORTS = {"http": 80, "https": 443}
+
+#: How often somebody who waits for a silent server is asked whether to go on.
+PULSE_SECONDS = 0.5
 
 #: Called before each step on a socket; raises to stop the transfer.
 Pulse = Callable[[], None]
@@ -190,8 +194,14 @@ class PulsedStream(httpcore2.NetworkStream):
 
     def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
         """Read what there is, waiting for it at most ``timeout`` seconds."""
+        left = math.inf if timeout is None else timeout
+        while left > PULSE_SECONDS:
+            self._pulse()
+            with suppress(httpcore2.ReadTimeout):
+                return self._stream.read(max_bytes, PULSE_SECONDS)
+            left -= PULSE_SECONDS
         self._pulse()
-        return self._stream.read(max_bytes, timeout)
+        return self._stream.read(max_bytes, left)
 
     def write(self, buffer: bytes, timeout: float | None = None) -> None:
         """Write everything, waiting at most ``timeout`` seconds for each bit of it to be taken."""

@@ -65,7 +65,7 @@ class MuseTalkMouth:
         self._device = device
 
     def compile(self, cache: Path) -> None:
-        """Have the networks compiled for one shape when they first run; remember it in ``cache``."""
+        """Compile the networks for one shape when they first run; remember that in ``cache``."""
         # PyTorch has no other way to say so, and chooses a place of its own as it is imported.
         os.environ["TORCHINDUCTOR_CACHE_DIR"] = str(cache)
         self._generator.compile(dynamic=False)
