@@ -1,0 +1,134 @@
+"""MuseTalk on Modal: `modal run modal_app.py::fetch_weights`, then `modal deploy modal_app.py`.
+
+Needs a Secret named `musetalk-worker` with the keys of the bucket; any other setting of the worker
+may stand in it as well. Callers spawn `Worker().handle`, or speak HTTP to `web` with a proxy token.
+Here is only what Modal must know; what runs is adapters/modal_class.py and adapters/modal_web.py.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import modal
+import modal.experimental
+
+MINUTES = 60  # seconds
+GIBIBYTES = 1024  # MiB
+
+#: In order of preference. All have room for MuseTalk, which takes about 7 GiB.
+GPUS = ["L40S", "A10", "L4", "A100-40GB"]
+#: Deploy with MUSETALK_GPU_SNAPSHOT=1 to snapshot the GPU's memory, too: young, and may fail.
+GPU_SNAPSHOT = os.environ.get("MUSETALK_GPU_SNAPSHOT") == "1"
+
+WEIGHTS, AVATARS, COMPILED = "/weights", "/avatars", "/compiled"
+#: Snapshots go on reading these files: after any change to them, deploy again.
+weights = modal.Volume.from_name("musetalk-weights", create_if_missing=True)
+avatars = modal.Volume.from_name("musetalk-avatars", create_if_missing=True)
+compiled = modal.Volume.from_name("musetalk-compiled", create_if_missing=True)
+secret = modal.Secret.from_name(
+    "musetalk-worker", required_keys=["B2_KEY_ID", "B2_APP_KEY", "B2_BUCKET_NAME"]
+)
+
+PYPROJECT = str(Path(__file__).with_name("pyproject.toml"))
+PACKAGES = ("handler", "inference", "adapters")
+base = modal.Image.debian_slim(python_version="3.11")
+image = (
+    base.apt_install("ffmpeg")
+    .pip_install_from_pyproject(PYPROJECT, optional_dependencies=["musetalk"])
+    .env(
+        {
+            "MUSETALK_WEIGHTS_DIR": WEIGHTS,
+            "AVATAR_CACHE_DIR": AVATARS,
+            "COMPILE_CACHE_DIR": COMPILED,
+            "HF_XET_HIGH_PERFORMANCE": "1",
+            # This file is read in containers as well, and must say the same there.
+            "MUSETALK_GPU_SNAPSHOT": str(int(GPU_SNAPSHOT)),
+        }
+    )
+    .add_local_python_source(*PACKAGES)
+)
+web_image = base.pip_install_from_pyproject(
+    PYPROJECT, optional_dependencies=["serve"]
+).add_local_python_source(*PACKAGES)
+
+app = modal.App("musetalk-worker")
+
+
+@app.cls(
+    image=image,
+    gpu=GPUS,
+    cpu=8,
+    memory=16 * GIBIBYTES,
+    volumes={
+        WEIGHTS: weights.with_mount_options(read_only=True),
+        AVATARS: avatars,
+        COMPILED: compiled,
+    },
+    secrets=[secret],
+    enable_memory_snapshot=True,
+    experimental_options={"enable_gpu_snapshot": True} if GPU_SNAPSHOT else {},
+    # Enough to read the weights, and to compile for a GPU that was not met before.
+    startup_timeout=20 * MINUTES,
+    # For what hangs. What is only slow ends by itself: JOB_TIMEOUT_SEC, or the job's own deadline.
+    timeout=120 * MINUTES,
+    # Again for what hangs or breaks: a failed job is a result like any other.
+    retries=modal.Retries(max_retries=1),
+    scaledown_window=1 * MINUTES,
+    max_containers=10,
+)
+class Worker:
+    """Run jobs, one at a time in each container."""
+
+    @modal.enter(snap=True)
+    def read(self) -> None:
+        """Start as far as a snapshot can hold it."""
+        from adapters import modal_class
+
+        self.engine = modal_class.read(os.environ, to_gpu=GPU_SNAPSHOT)
+
+    @modal.enter()
+    def start(self) -> None:
+        """Start the rest, in every container."""
+        from adapters import modal_class
+
+        stop_fetching = modal.experimental.stop_fetching_inputs
+        self.jobs = modal_class.start(os.environ, self.engine, stop_fetching)
+
+    @modal.method()
+    def handle(self, job: dict[str, Any]) -> dict[str, Any]:
+        """Return a job's result, be it a success or a failure (docs/contract.md)."""
+        return self.jobs.handle(job, modal.current_function_call_id())
+
+    @modal.method()
+    def events(self, job: dict[str, Any]) -> Iterator[dict[str, Any]]:
+        """Yield a job's progress, and last its result."""
+        yield from self.jobs.events(job, modal.current_function_call_id())
+
+    @modal.exit()
+    def stop(self) -> None:
+        """Leave word in the log."""
+        self.jobs.leave()
+
+
+@app.function(image=web_image, timeout=1 * MINUTES, max_containers=2)
+@modal.concurrent(max_inputs=100)
+@modal.asgi_app(requires_proxy_auth=True)
+def web() -> Any:
+    """Serve `POST /jobs`, `GET /jobs/{id}` and `DELETE /jobs/{id}`."""
+    from adapters.modal_web import web_app
+
+    return web_app(Worker().handle)
+
+
+@app.function(image=image, volumes={WEIGHTS: weights}, cpu=4, timeout=60 * MINUTES)
+def fetch_weights() -> None:
+    """Bring the weights, at their pinned revisions, into the Volume that all containers read."""
+    from adapters.log import open_log
+    from inference.weights.fetch import fetch_weights as fetch
+
+    for file in fetch(Path(WEIGHTS), lambda *_: None):
+        open_log().info("weights came", path=file.path, repository=file.repository)
+    weights.commit()
