@@ -9,7 +9,7 @@ export PYTHON ?= python3
 
 .PHONY: help
 help: ## Show this list
-	@grep -E '^[a-z]+:.*##' Makefile | awk -F ':.*## ' '{printf "make %-8s %s\n", $$1, $$2}'
+	@grep -E '^[a-z-]+:.*##' Makefile | awk -F ':.*## ' '{printf "make %-9s %s\n", $$1, $$2}'
 
 $(WORKER): pyproject.toml build/install_system.sh
 	@build/install_system.sh
@@ -40,5 +40,10 @@ check: $(TOOLS) ## Check style, types and architecture
 	@$(BIN)/lint-imports
 
 .PHONY: bench
-bench: $(TOOLS) ## Measure a job against plain ffmpeg
-	@$(BIN)/python bench/preview_job.py
+bench: $(TOOLS) ## Measure jobs against plain ffmpeg, without a GPU
+	@$(BIN)/python -m bench.preview_job
+	@$(BIN)/python -m bench.stubbed_job
+
+.PHONY: bench-gpu
+bench-gpu: $(TOOLS) ## Measure the networks on a GPU
+	@$(BIN)/python -m bench.gpu

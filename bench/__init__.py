@@ -1,0 +1,1 @@
+"""What is promised of this worker's speed and memory, and how to measure it again."""
