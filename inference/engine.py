@@ -137,6 +137,8 @@ class LipSync:
             ticked = _ticked(frames, len(faces), lambda done: tick((1 + done) / 2))
             made = self._parts.maker.make(faces, ticked, size, params, batch)
             avatar = _written(made, footage.scene.face.path.parent, complete=complete)
+        if len(avatar) < len(faces):
+            raise MediaUnreadable(f"The video ended before its frame {len(avatar)}.")
         return replace(avatar, engine_seconds=meter.seconds)
 
     def _track(

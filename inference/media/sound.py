@@ -18,6 +18,8 @@ from inference.media.limits import Limits, input_options
 RATE_HZ = 16_000
 #: Samples handed out at a time: one second.
 CHUNK_SAMPLES = RATE_HZ
+#: Full scale is 1, and recordings in floating point may exceed it; a thousandfold is no sound.
+LOUDEST_SAMPLE = 1000.0
 
 
 def voice_stream(path: Path, limits: Limits, *, rate_hz: int, layout: str) -> Any:
@@ -50,6 +52,8 @@ def read_samples(path: Path, limits: Limits) -> Generator[NDArray[np.float32], N
                     raise MediaTooLong(
                         f"The voice lasts longer than the {limits.max_audio_seconds:g} s accepted."
                     )
+                if not np.abs(buffer[:count]).max() <= LOUDEST_SAMPLE:
+                    raise MediaUnreadable("The voice holds samples that are no sound.")
                 yield buffer[:count].copy()
             child.finish(limits.stall_seconds)
     except ChildFailed as error:

@@ -16,6 +16,8 @@ from inference.batching import MemoryExhausted
 
 MEBIBYTE = 1024**2
 
+#: Want of memory, in the words of the CPU's allocator, of pinned memory, and of cuBLAS and cuDNN.
+NO_MEMORY = ("can't allocate memory", "out of memory", "ALLOC_FAILED")
 #: The precisions that a worker can be told to use.
 DTYPES = {
     "float32": torch.float32,
@@ -122,10 +124,11 @@ def working() -> Iterator[None]:
     except torch.OutOfMemoryError as error:
         torch.cuda.empty_cache()
         raise MemoryExhausted(str(error)) from error
-    except torch.AcceleratorError as error:
-        raise WorkerBroken("The GPU failed, and this process cannot use it any more.") from error
     except RuntimeError as error:
-        # On a CPU PyTorch has no type of its own for it.
-        if "can't allocate memory" not in str(error):
-            raise
-        raise MemoryExhausted(str(error)) from error
+        # For all but CUDA's allocator PyTorch has no type, only these words.
+        if any(words in str(error) for words in NO_MEMORY):
+            raise MemoryExhausted(str(error)) from error
+        if isinstance(error, torch.AcceleratorError):
+            message = "The GPU failed, and this process cannot use it any more."
+            raise WorkerBroken(message) from error
+        raise

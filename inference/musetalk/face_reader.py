@@ -70,7 +70,7 @@ class FaceReader:
         boxes = (face and crop_box(face, params.extra_margin, *size) for face in faces)
         with ThreadPoolExecutor() as pool:
             start = partial(self._start, pool, batch)
-            for looks, read in one_behind(batch.run(start, zip(boxes, frames, strict=True))):
+            for looks, read in one_behind(batch.run(start, zip(boxes, frames, strict=False))):
                 seen = [face for face, _ in looks if face is not None]
                 drawn = pool.map(partial(_record, size, params), seen, *read())
                 for face, _ in looks:

@@ -75,9 +75,10 @@ class MuseTalkMouth:
         device = self._device
         silence = np.zeros(STEP_SAMPLES, np.float32)
         list(features([silence], self._whisper, device))
-        latents = torch.zeros(batch_size, *LATENTS_SHAPE, dtype=device.dtype, device=device.place)
-        tokens = torch.zeros(batch_size, TOKENS, CHANNELS, dtype=device.dtype, device=device.place)
         with working(), torch.inference_mode():
+            # In this mode, as a job's are made: for others the networks would be compiled again.
+            latents = torch.zeros(batch_size, *LATENTS_SHAPE).to(device.place, device.dtype)
+            tokens = torch.zeros(batch_size, TOKENS, CHANNELS).to(latents)
             device.receive(self._generator(latents, tokens))()
 
     def listen(

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import pickle
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 Tensors = Mapping[str, torch.Tensor]
@@ -22,16 +20,6 @@ RENAMED = {
 }
 #: How the encoder's tensors begin in OpenAI's file for transformers, which has a decoder as well.
 ENCODER_PREFIXES = ("model.encoder.", "encoder.")
-#: What the libraries raise for a file that is cut off, or holds something else than tensors.
-UNREADABLE = (
-    EOFError,
-    OSError,
-    RuntimeError,
-    SafetensorError,
-    TypeError,
-    ValueError,
-    pickle.UnpicklingError,
-)
 
 
 def read_tensors(path: Path) -> Tensors:
@@ -45,8 +33,9 @@ def read_tensors(path: Path) -> Tensors:
         # Files of before PyTorch 1.6 are no archives, and cannot be mapped.
         mapped = zipfile.is_zipfile(path)
         return dict(torch.load(path, map_location="cpu", mmap=mapped, weights_only=True))
-    except UNREADABLE as error:
-        raise ValueError(f"it cannot be read ({error})") from error
+    except Exception as error:
+        # What a damaged file makes the libraries raise has no common base, and may say nothing.
+        raise ValueError(f"it cannot be read: {str(error) or type(error).__name__}") from error
 
 
 def renamed_attention(tensors: Tensors) -> Tensors:

@@ -62,6 +62,20 @@ def test_samples_are_what_was_recorded(tmp_path: Path) -> None:
     assert np.abs(samples - due).max() < 1e-6
 
 
+@pytest.mark.parametrize("sample", [float("nan"), float("inf"), 1e30])
+def test_numbers_that_are_no_sound_are_refused_where_they_are_first_heard(
+    tmp_path: Path, sample: float
+) -> None:
+    raw, path = tmp_path / "voice.raw", tmp_path / "voice.wav"
+    samples = np.full(RATE_HZ, 0.1, np.float32)
+    samples[8_000] = sample
+    raw.write_bytes(samples.tobytes())
+    run_ffmpeg("-f", "f32le", "-ar", f"{RATE_HZ}", "-i", f"{raw}", "-c:a", "pcm_f32le", f"{path}")
+
+    with pytest.raises(MediaUnreadable, match="no sound"):
+        measure_seconds(path, LIMITS)
+
+
 @pytest.mark.parametrize(
     ("name", "video", "audio"), [("film.mp4", "", "aac"), ("film.webm", VP8, "libopus")]
 )

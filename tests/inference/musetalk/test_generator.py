@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from copy import deepcopy
 from dataclasses import replace
 from fractions import Fraction
@@ -97,6 +97,18 @@ class Lost(Changed):
         raise torch.AcceleratorError("CUDA error: an illegal memory access was encountered")
 
 
+class Compiled(Changed):
+    """A UNet that is compiled anew for each kind of input."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__(network)
+        self.kinds: set[tuple[Any, ...]] = set()
+
+    def before(self, latents: torch.Tensor) -> None:
+        shape, strides = tuple(latents.shape), latents.stride()
+        self.kinds.add((shape, strides, latents.dtype, latents.is_inference()))
+
+
 class Faulty(Changed):
     """A UNet with a bug."""
 
@@ -104,7 +116,7 @@ class Faulty(Changed):
         raise RuntimeError("sizes of tensors must match")
 
 
-def changed(networks: Networks, change: type[Changed]) -> MuseTalkMouth:
+def changed(networks: Networks, change: Callable[[nn.Module], Changed]) -> MuseTalkMouth:
     """Return a mouth whose UNet is another."""
     unet: Any = change(networks.unet)
     return MuseTalkMouth(replace(networks, unet=unet), CPU)
@@ -300,6 +312,18 @@ def test_warming_up_runs_what_a_job_runs_and_changes_nothing(mouth: MuseTalkMout
 
     (after,) = spoken(mouth, [shot(3)], Batch(1))
     assert apart(after, before) == 0
+
+
+def test_what_was_compiled_while_warming_up_is_not_compiled_again_for_a_job(
+    networks: Networks,
+) -> None:
+    compiled = Compiled(networks.unet)
+    mouth = changed(networks, lambda _: compiled)
+
+    mouth.warm_up(2)
+    spoken(mouth, shots(4), Batch(2))
+
+    assert len(compiled.kinds) == 1
 
 
 def ramp() -> Bgr:
