@@ -26,6 +26,7 @@ from inference.engine import LipSync
 from inference.media.encoder import Encoder, choose_encoder
 from inference.media.limits import Limits
 from inference.media.probe import FfprobeGate
+from inference.memory import return_freed_memory
 from inference.parts import Parts
 from inference.preview import preview_parts
 from inference.weights import FETCH_COMMAND, WeightsError, missing_weights
@@ -56,6 +57,7 @@ def bootstrap(
     configuration cannot work, with what to do about it.
     """
     started = time.monotonic()
+    return_freed_memory()
     limits = _limits(config)
     parts = (engine or read_engine(config))()
     cache = AvatarCache(config.avatar_cache_dir, config.avatar_cache_mb * MEGABYTE)
