@@ -44,16 +44,17 @@ def weights(hub: Hub, tmp_path: Path) -> Weights:
     )
 
 
-def test_what_was_fetched_is_right(weights: Weights, tmp_path: Path) -> None:
+def test_what_was_fetched_is_right_and_its_terms_are_told(weights: Weights, tmp_path: Path) -> None:
     fetched = weights("fetch")
     verified = weights("verify")
     again = weights("fetch")
 
     assert (fetched.exit_code, verified.exit_code, again.exit_code) == (0, 0, 0)
-    assert fetched.stdout == f"{tmp_path}: 2 fetched, 0 were right.\n"
+    terms = "  someone/tiny: MIT\n"
+    assert fetched.stdout == f"{tmp_path}: 2 fetched, 0 were right.\n{terms}"
     assert "unet.pth" in fetched.stderr
     assert verified.stdout == "unet.pth     ok\nconfig.json  ok\n"
-    assert again.stdout == f"{tmp_path}: 0 fetched, 2 were right.\n"
+    assert again.stdout == f"{tmp_path}: 0 fetched, 2 were right.\n{terms}"
 
 
 def test_a_file_that_is_not_as_published_fails_the_fetch(weights: Weights, hub: Hub) -> None:
