@@ -16,9 +16,9 @@ import uvicorn
 from fastapi import FastAPI
 
 from adapters.config import Config, ConfigError
-from adapters.http_access import open_listener, url_of
-from adapters.http_app import Door, build_app
-from adapters.http_jobs import settle_in_thread
+from adapters.http.access import open_listener, url_of
+from adapters.http.app import Door, build_app
+from adapters.http.jobs import settle_in_thread
 from adapters.log import Log, open_log
 from handler import Runtime
 from handler.redaction import redact

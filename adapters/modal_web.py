@@ -23,8 +23,8 @@ from modal.exception import (
     RemoteError,
 )
 
-from adapters.http_body import read_job
-from adapters.http_refusals import (
+from adapters.http.body import read_job
+from adapters.http.refusals import (
     JobUnknown,
     Refused,
     WorkerUnavailable,

@@ -12,16 +12,16 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from urllib.parse import quote
 
-from adapters.claim_loop import ClaimLoop
 from adapters.config import Config, ConfigError
-from adapters.courier import MISSING_SECONDS, PROGRESS_SECONDS, Courier
 from adapters.health import Health, serve_health
-from adapters.heartbeat import HEARTBEAT_SECONDS, Heartbeat
 from adapters.log import Log, open_log
 from adapters.orchestrator import Backoff, Orchestrator
-from adapters.overseer import oversee
-from adapters.queues import BufferQueue, Identity, MainQueue, Queue
-from adapters.spool import Spool
+from adapters.polling.claim_loop import ClaimLoop
+from adapters.polling.courier import MISSING_SECONDS, PROGRESS_SECONDS, Courier
+from adapters.polling.heartbeat import HEARTBEAT_SECONDS, Heartbeat
+from adapters.polling.overseer import oversee
+from adapters.polling.queues import BufferQueue, Identity, MainQueue, Queue
+from adapters.polling.spool import Spool
 from handler.errors import WorkerBroken
 from handler.ports import Runtime
 

@@ -18,6 +18,7 @@ from inference.engine import LipSync
 from inference.media.encoder import choose_encoder
 from inference.media.limits import Limits
 from inference.media.probe import FfprobeGate
+from inference.memory import return_freed_memory
 from inference.parts import Parts
 
 CACHE_BYTES = 1024**3
@@ -29,6 +30,8 @@ class Studio:
 
     def __init__(self, parts: Parts, scratch: Path) -> None:
         """Keep everything below ``scratch``."""
+        # As at a worker's start.
+        return_freed_memory()
         self._faces = scratch / "faces"
         limits = Limits()
         cache, encoder = AvatarCache(self._faces, CACHE_BYTES), choose_encoder(None, limits)

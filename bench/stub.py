@@ -27,7 +27,6 @@ from bench.footage import Footage
 from bench.jobs import Studio
 from inference.faces.haar import HaarTracker
 from inference.masks import MAP_SIDE_PIXELS, MOUTH, SKIN
-from inference.memory import return_freed_memory
 from inference.musetalk.audio import CHANNELS, LAYERS
 from inference.musetalk.device import Device
 from inference.musetalk.face_reader import FACE_SIDE_PIXELS, FaceReader
@@ -102,7 +101,6 @@ class _Parser(nn.Module):
 
 def main() -> None:
     """Run one job."""
-    return_freed_memory()
     face, voice, scratch = map(Path, sys.argv[1:])
     whisper = WhisperEncoder(WhisperConfig()).train(mode=False)
     Studio(stub_parts(whisper), scratch).film(Footage(face, voice))

@@ -18,9 +18,9 @@ import requests
 from pydantic import SecretStr
 
 from adapters.config import Config
-from adapters.http_access import open_listener
-from adapters.http_app import Door, build_app
-from adapters.http_jobs import Room
+from adapters.http.access import open_listener
+from adapters.http.app import Door, build_app
+from adapters.http.jobs import Room
 from adapters.http_server import served_in_thread
 from adapters.log import open_log
 from handler import Runtime

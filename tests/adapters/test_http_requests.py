@@ -20,8 +20,8 @@ from schemathesis.specs.openapi.checks import (
     status_code_conformance,
 )
 
-from adapters.http_body import LIMIT_BYTES, read_job
-from adapters.http_jobs import Room
+from adapters.http.body import LIMIT_BYTES, read_job
+from adapters.http.jobs import Room
 from handler import Failure, read_result
 from handler.errors import InvalidJob
 from handler.testing import fake_runtime

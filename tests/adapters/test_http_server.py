@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 import pytest
 
 from adapters import __version__
-from adapters.http_jobs import Room
+from adapters.http.jobs import Room
 from handler import Success, WorkerBroken, read_result
 from handler.ports import Clip
 from handler.result import Worker

@@ -16,10 +16,10 @@ import pytest
 
 from adapters.config import Config, ConfigError
 from adapters.health import Health, HealthStatus
-from adapters.lease import Lease
 from adapters.log import open_log
 from adapters.poll_loop import Pace, PollWorker
-from adapters.queues import Claimed, Identity, MainQueue
+from adapters.polling.lease import Lease
+from adapters.polling.queues import Claimed, Identity, MainQueue
 from handler import Job, Runtime, WorkerBroken
 from handler.errors import FaceNotFound
 from handler.ports import Clip, Scene, Stored

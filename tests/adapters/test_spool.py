@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from adapters.orchestrator import Message
-from adapters.spool import Spool
+from adapters.polling.spool import Spool
 
 FIRST = Message("/internal/jobs/1/progress", {"status": "succeeded", "output_url": "https://ü"})
 SECOND = Message("/internal/jobs/2/progress", {"status": "failed", "error": "{}"})

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from adapters.orchestrator import Message
-from adapters.queues import Claimed, Queue
+from adapters.polling.queues import Claimed, Queue
 from handler.errors import Cancelled, ProcessingError, WorkerError
 from handler.progress import Phase, Progress
 from handler.result import Result

@@ -16,12 +16,12 @@ from starlette.exceptions import HTTPException
 
 from adapters import __version__
 from adapters.health import Health
-from adapters.http_access import Guard
-from adapters.http_body import read_job
-from adapters.http_jobs import JobQueue, Room
-from adapters.http_refusals import failure_of, headers_of, status_of
-from adapters.http_tally import Tally
-from adapters.http_ticket import Ticket
+from adapters.http.access import Guard
+from adapters.http.body import read_job
+from adapters.http.jobs import JobQueue, Room
+from adapters.http.refusals import failure_of, headers_of, status_of
+from adapters.http.tally import Tally
+from adapters.http.ticket import Ticket
 from adapters.log import Log
 from handler import ErrorType, Failure, Job, Result, Stage, Success, WorkerError
 from handler.job import job_id_of

@@ -12,7 +12,7 @@ from typing import Self
 
 from adapters.log import Log
 from adapters.orchestrator import Message, Orchestrator, OrchestratorError
-from adapters.queues import Queue, Standing
+from adapters.polling.queues import Queue, Standing
 from handler.redaction import redact
 
 #: A worker that is silent for 30 s is taken for dead (docs/contract.md section 4).

@@ -11,10 +11,10 @@ from http import HTTPStatus
 from types import TracebackType
 from typing import Self
 
-from adapters.lease import Lease
 from adapters.log import Log
 from adapters.orchestrator import Backoff, Message, Orchestrator, OrchestratorError
-from adapters.spool import Letter, Spool
+from adapters.polling.lease import Lease
+from adapters.polling.spool import Letter, Spool
 from handler.redaction import redact
 
 #: News of a running job is told no more often.

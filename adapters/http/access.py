@@ -11,7 +11,7 @@ from fastapi import Request
 from pydantic import SecretStr
 
 from adapters.config import Config, ConfigError
-from adapters.http_refusals import Unauthorized
+from adapters.http.refusals import Unauthorized
 
 
 def open_listener(config: Config) -> socket.socket:

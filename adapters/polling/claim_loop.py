@@ -5,11 +5,11 @@ from __future__ import annotations
 import threading
 from collections.abc import Sequence
 
-from adapters.courier import Courier
-from adapters.lease import Lease
 from adapters.log import Log, log_result
 from adapters.orchestrator import Backoff, Orchestrator, OrchestratorError
-from adapters.queues import ERROR_CHARACTERS, Claimed, Queue, Standing
+from adapters.polling.courier import Courier
+from adapters.polling.lease import Lease
+from adapters.polling.queues import ERROR_CHARACTERS, Claimed, Queue, Standing
 from handler.core import handle
 from handler.errors import WorkerBroken
 from handler.ports import Runtime

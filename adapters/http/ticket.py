@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator, Mapping
 from typing import Any
 
-from adapters.http_refusals import WorkerUnavailable
+from adapters.http.refusals import WorkerUnavailable
 from handler import Job, Phase, Progress, Result, Success
 from handler.cancellation import Cancellation
 

@@ -12,15 +12,15 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from adapters.health import Health, HealthStatus
-from adapters.http_refusals import (
+from adapters.http.refusals import (
     JobIdTaken,
     JobUnknown,
     WorkerBusy,
     WorkerUnavailable,
     failure_of,
 )
-from adapters.http_tally import Tally
-from adapters.http_ticket import Ticket
+from adapters.http.tally import Tally
+from adapters.http.ticket import Ticket
 from adapters.log import Log, log_result
 from handler import Job, Result, Runtime, WorkerBroken, handle
 

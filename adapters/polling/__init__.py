@@ -1,0 +1,1 @@
+"""What the poll loop is made of."""
