@@ -26,13 +26,12 @@ from modal.exception import (
 from adapters.http.body import read_job
 from adapters.http.refusals import (
     JobUnknown,
-    Refused,
+    ResultExpired,
     WorkerUnavailable,
-    failure_of,
     headers_of,
-    status_of,
+    refusal,
 )
-from handler import Cancelled, Job, WorkerError
+from handler import Cancelled, Failure, Job, WorkerError
 from handler.errors import DeadlineExceeded, ProcessingError
 from handler.job import job_id_of
 
@@ -40,12 +39,6 @@ from handler.job import job_id_of
 CALL_ID = re.compile(r"fc-[A-Za-z0-9]{1,64}")
 #: A good moment to ask again, for whoever got no result yet.
 RETRY_AFTER = {"Retry-After": "2"}
-
-
-class ResultExpired(Refused):
-    """The job ended so long ago that its result is no longer kept, or never was."""
-
-    error_code = "result_expired"
 
 
 def web_app(handle: modal.Function[..., Any, Any]) -> FastAPI:
@@ -92,9 +85,7 @@ class _Pages:
         """Answer what cannot be answered otherwise, in the one failure shape."""
         if isinstance(error, modal.Error):
             error = WorkerUnavailable(f"Modal does not answer: {type(error).__name__}.")
-        failure = failure_of(error, getattr(request.state, "job_id", None))
-        expired = isinstance(error, ResultExpired)
-        status = HTTPStatus.GONE if expired else status_of(error, failure)
+        failure, status = refusal(error, getattr(request.state, "job_id", None))
         return _json(failure.to_json(), status, headers_of(error))
 
 
@@ -122,7 +113,7 @@ async def _result(call: modal.FunctionCall[Any]) -> Any:
         fault = _fault(error)
         if fault is None:
             raise
-        return failure_of(fault).to_json()
+        return Failure.of(fault).to_json()
 
 
 def _fault(error: Exception) -> WorkerError | None:

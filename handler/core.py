@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import traceback
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -12,17 +11,15 @@ from typing import Any
 
 from handler.errors import (
     DeadlineExceeded,
-    ErrorType,
     OutOfMemory,
     OutputInvalid,
     Stage,
     WorkerBroken,
-    WorkerError,
 )
 from handler.job import Job, job_id_of
 from handler.ports import Avatar, Clip, Fetched, Runtime, Scene, Stored
 from handler.progress import Phase, Report, Reporter, ignore
-from handler.redaction import redact, redact_all
+from handler.redaction import redact_all
 from handler.result import Failure, Metrics, Output, Result, Success
 from handler.stopwatch import Stopwatch
 
@@ -94,20 +91,10 @@ class _Run:
 
     def failure(self, error: Exception) -> Failure:
         """Describe what went wrong in the words of the contract."""
-        # Only our own errors are believed; a stranger's may have attributes of the same name.
-        known = error if isinstance(error, WorkerError | WorkerBroken) else None
-        fault = error if isinstance(error, WorkerError) else None
-        kind = known.error_type if known else ErrorType.UNKNOWN
-        at_fault = kind in (ErrorType.PROCESSING, ErrorType.UNKNOWN)
-        return Failure(
-            error_type=kind,
-            error_message=redact(str(error)) or type(error).__name__,
-            stage=(fault and fault.stage) or self._watch.stage,
-            details=redact_all(fault.details) if fault else {},
-            stack_trace=redact("".join(traceback.format_exception(error))) if at_fault else None,
-            retryable=known.retryable if known else False,
+        return Failure.of(
+            error,
+            self._watch.stage,
             stage_times=self._watch.finished,
-            error_code=known.error_code if known else "unknown_error",
             musetalk_job_id=self._job.musetalk_job_id if self._job else job_id_of(self._raw),
             worker=self._runtime.worker,
             metadata=self._job.metadata if self._job else {},

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import traceback
 from enum import StrEnum
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, JsonValue, TypeAdapter
 
-from handler.errors import ErrorType, Stage
+from handler.errors import ErrorType, Stage, WorkerBroken, WorkerError
+from handler.redaction import redact, redact_all
 
 #: Readers of results accept fields that a later worker adds.
 OPEN = ConfigDict(
@@ -113,6 +115,29 @@ class Failure(BaseModel):
     musetalk_job_id: str | None = None
     worker: Worker | None = None
     metadata: dict[str, JsonValue] = {}
+
+    @classmethod
+    def of(cls, error: BaseException, stage: Stage = Stage.UNKNOWN, **facts: Any) -> Self:
+        """Describe what went wrong in the words of the contract, without secrets.
+
+        ``stage`` is where it was met, unless the error itself knows better; ``facts`` are further
+        fields, such as ``musetalk_job_id``.
+        """
+        # Only our own errors are believed; a stranger's may have attributes of the same name.
+        known = error if isinstance(error, WorkerError | WorkerBroken) else None
+        fault = error if isinstance(error, WorkerError) else None
+        kind = known.error_type if known else ErrorType.UNKNOWN
+        at_fault = error.__traceback__ and kind in (ErrorType.PROCESSING, ErrorType.UNKNOWN)
+        return cls(
+            error_type=kind,
+            error_message=redact(str(error)) or type(error).__name__,
+            stage=(fault and fault.stage) or stage,
+            details=redact_all(fault.details) if fault else {},
+            stack_trace=redact("".join(traceback.format_exception(error))) if at_fault else None,
+            retryable=known.retryable if known else False,
+            error_code=known.error_code if known else "unknown_error",
+            **facts,
+        )
 
     @property
     def http_status(self) -> int:

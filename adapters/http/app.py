@@ -19,7 +19,7 @@ from adapters.health import Health
 from adapters.http.access import Guard
 from adapters.http.body import read_job
 from adapters.http.jobs import JobQueue, Room
-from adapters.http.refusals import failure_of, headers_of, status_of
+from adapters.http.refusals import headers_of, refusal
 from adapters.http.tally import Tally
 from adapters.http.ticket import Ticket
 from adapters.log import Log
@@ -114,8 +114,8 @@ class Door:
         """Answer a request that was not even begun."""
         runtime = self.queue.runtime
         job_id = getattr(request.state, "job_id", None)
-        failure = failure_of(error, job_id, runtime.worker if runtime else None)
-        return self._refused(request, failure, status_of(error, failure), headers_of(error))
+        failure, status = refusal(error, job_id, runtime.worker if runtime else None)
+        return self._refused(request, failure, status, headers_of(error))
 
     async def misdirected(self, request: Request, error: Exception) -> Response:
         """Answer a request for a page that is not there, or for something else than is done."""

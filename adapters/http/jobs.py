@@ -17,12 +17,11 @@ from adapters.http.refusals import (
     JobUnknown,
     WorkerBusy,
     WorkerUnavailable,
-    failure_of,
 )
 from adapters.http.tally import Tally
 from adapters.http.ticket import Ticket
 from adapters.log import Log, log_result
-from handler import Job, Result, Runtime, WorkerBroken, handle
+from handler import Failure, Job, Result, Runtime, WorkerBroken, handle
 
 #: How long a job that was told to stop may take to do so.
 STOP_SECONDS = 2.0
@@ -173,7 +172,7 @@ class JobQueue:
             self._health.unhealthy(str(broken))
             return broken.failure
         except BaseException as error:  # noqa: BLE001 - what would end the thread ends the job
-            return failure_of(error, ticket.id, self._runtime.worker)
+            return Failure.of(error, musetalk_job_id=ticket.id, worker=self._runtime.worker)
 
     def _end(self, ticket: Ticket) -> None:
         self._running.discard(ticket)

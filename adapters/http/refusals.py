@@ -1,12 +1,11 @@
-"""What the HTTP door says no to, in the one failure shape (docs/contract.md section 2)."""
+"""What requests are refused for, in the one failure shape (docs/contract.md section 2)."""
 
 from __future__ import annotations
 
-import traceback
 from collections.abc import Mapping
+from http import HTTPStatus
 
 from handler.errors import ErrorType, ProcessingError, Stage, WorkerError
-from handler.redaction import redact, redact_all
 from handler.result import Failure, Worker
 
 #: How long whoever was told to come back later should wait.
@@ -40,6 +39,12 @@ class JobIdTaken(Refused):
     error_code = "job_id_taken"
 
 
+class ResultExpired(Refused):
+    """The job ended so long ago that its result is no longer kept, or never was."""
+
+    error_code = "result_expired"
+
+
 class WorkerBusy(ProcessingError):
     """As many jobs as may wait are waiting already."""
 
@@ -52,38 +57,17 @@ class WorkerUnavailable(ProcessingError):
     error_code = "worker_unavailable"
 
 
-def failure_of(
-    error: BaseException, job_id: str | None = None, worker: Worker | None = None
-) -> Failure:
-    """Describe what the core never saw, or let through; if nobody foresaw it, with its stack."""
-    if not isinstance(error, WorkerError):
-        return Failure(
-            error_type=ErrorType.UNKNOWN,
-            error_message=redact(str(error)) or type(error).__name__,
-            stage=Stage.UNKNOWN,
-            stack_trace=redact("".join(traceback.format_exception(error))),
-            retryable=False,
-            error_code="unknown_error",
-            musetalk_job_id=job_id,
-            worker=worker,
-        )
-    return Failure(
-        error_type=error.error_type,
-        error_message=redact(error.message),
-        stage=error.stage or Stage.UNKNOWN,
-        details=redact_all(error.details),
-        retryable=error.retryable,
-        error_code=error.error_code,
-        musetalk_job_id=job_id,
-        worker=worker,
-    )
-
-
-def status_of(error: Exception, failure: Failure) -> int:
-    """Return the status a refusal is answered with; a job that is wrong in itself gets 422."""
-    return next((code for kind, code in _STATUS.items() if isinstance(error, kind)), None) or (
-        failure.http_status
-    )
+def refusal(
+    error: Exception, job_id: str | None, worker: Worker | None = None
+) -> tuple[Failure, int]:
+    """Return what a request that was not even begun is answered with, and by which status."""
+    failure = Failure.of(error, musetalk_job_id=job_id, worker=worker)
+    known = (status for kind, status in _STATUS.items() if isinstance(error, kind))
+    status = next(known, failure.http_status)
+    if status != HTTPStatus.INTERNAL_SERVER_ERROR:
+        # To refuse is no accident whose cause one would look for.
+        failure = failure.model_copy(update={"stack_trace": None})
+    return failure, status
 
 
 def headers_of(error: Exception) -> dict[str, str]:
@@ -94,9 +78,10 @@ def headers_of(error: Exception) -> dict[str, str]:
 
 
 _STATUS: Mapping[type[WorkerError], int] = {
-    Unauthorized: 401,
-    JobUnknown: 404,
-    JobIdTaken: 409,
-    WorkerBusy: 503,
-    WorkerUnavailable: 503,
+    Unauthorized: HTTPStatus.UNAUTHORIZED,
+    JobUnknown: HTTPStatus.NOT_FOUND,
+    JobIdTaken: HTTPStatus.CONFLICT,
+    ResultExpired: HTTPStatus.GONE,
+    WorkerBusy: HTTPStatus.SERVICE_UNAVAILABLE,
+    WorkerUnavailable: HTTPStatus.SERVICE_UNAVAILABLE,
 }
