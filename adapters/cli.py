@@ -133,8 +133,10 @@ def runpod() -> None:
 @app.command()
 def serve() -> None:
     """Take jobs over HTTP until told to stop; exit code 2 if the worker cannot start."""
-    from adapters import http_server
     from adapters.config import Config, ConfigError
+
+    with _extra("serve"):
+        from adapters import http_server
 
     def load() -> Runtime:
         from adapters.bootstrap import bootstrap
@@ -150,15 +152,34 @@ def serve() -> None:
 
 @app.command()
 def local() -> None:
-    """Take jobs from an orchestrator until told to stop; exit code 75 if the GPU failed."""
-    from adapters.bootstrap import bootstrap
+    """Take jobs from an orchestrator, and over HTTP, until told to stop.
+
+    Exit code 2 if a setting is wrong, 75 if the GPU failed.
+    """
     from adapters.config import Config, ConfigError
-    from adapters.poll_loop import main
+
+    with _extra("serve"):
+        from adapters.local_worker import main
+
+    def load() -> Runtime:
+        from adapters.bootstrap import bootstrap
+
+        return bootstrap(config)
 
     try:
-        raise typer.Exit(main(Config.from_env(os.environ), bootstrap))
+        config = Config.from_env(os.environ)
+        raise typer.Exit(main(config, load))
     except ConfigError as error:
         _misused(str(error))
+
+
+@contextmanager
+def _extra(name: str) -> Iterator[None]:
+    """Say what to install where a command needs more than the core's libraries."""
+    try:
+        yield
+    except ImportError as error:
+        _misused(f"{error.name} is not installed: install the worker as musetalk-worker[{name}].")
 
 
 def _read_job(path: Path | None) -> dict[str, Any]:

@@ -10,13 +10,14 @@ import threading
 import traceback
 from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import uvicorn
 from fastapi import FastAPI
 
 from adapters.config import Config, ConfigError
-from adapters.http.access import open_listener, url_of
+from adapters.http.access import open_listener, require_token, url_of
 from adapters.http.app import Door, build_app
 from adapters.http.jobs import settle_in_thread
 from adapters.log import Log, open_log
@@ -38,6 +39,7 @@ def serve(config: Config, load: Callable[[], Runtime]) -> None:
     be retried, and those that hang are left: the process exits with 1.
     Raises :class:`ConfigError` if the worker cannot start.
     """
+    require_token(config)
     door = Door(open_log(worker_id=config.worker_id, provider=config.provider))
     with open_listener(config) as listener:
         server = _Server(build_app(door, config.worker_token))
@@ -48,16 +50,19 @@ def serve(config: Config, load: Callable[[], Runtime]) -> None:
 
 
 @contextmanager
-def served_in_thread(app: FastAPI, listener: socket.socket) -> Iterator[str]:
-    """Serve an app beside whatever else the process does, and lend its URL."""
+def served_in_thread(app: FastAPI, listener: socket.socket) -> Iterator[asyncio.AbstractEventLoop]:
+    """Serve an app beside whatever else the process does, and lend the loop that does so."""
     server = _Server(app)
-    thread = threading.Thread(target=server.run, args=([listener],), name="http", daemon=True)
-    thread.start()
-    try:
-        yield url_of(listener)
-    finally:
-        server.should_exit = True
-        thread.join()
+    with asyncio.Runner() as runner:
+        loop = runner.get_loop()
+        work = partial(runner.run, server.serve([listener]))
+        thread = threading.Thread(target=work, name="http", daemon=True)
+        thread.start()
+        try:
+            yield loop
+        finally:
+            server.should_exit = True
+            thread.join()
 
 
 class _Server(uvicorn.Server):

@@ -8,18 +8,16 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass, field
 from urllib.parse import quote
 
 from adapters.config import Config, ConfigError
-from adapters.health import Health, serve_health
-from adapters.log import Log, open_log
+from adapters.health import Health
+from adapters.log import Log
 from adapters.orchestrator import Backoff, Orchestrator
 from adapters.polling.claim_loop import ClaimLoop
 from adapters.polling.courier import MISSING_SECONDS, PROGRESS_SECONDS, Courier
 from adapters.polling.heartbeat import HEARTBEAT_SECONDS, Heartbeat
-from adapters.polling.overseer import oversee
 from adapters.polling.queues import BufferQueue, Identity, MainQueue, Queue
 from adapters.polling.spool import Spool
 from handler.errors import WorkerBroken
@@ -49,14 +47,14 @@ class PollWorker:
     def __init__(
         self,
         config: Config,
-        build: Callable[[Config], Runtime],
+        load: Callable[[], Runtime],
         log: Log,
         health: Health,
         pace: Pace,
     ) -> None:
         """Read what the configuration says; raise :class:`ConfigError` if it cannot work."""
         self._config = config
-        self._build = build
+        self._load = load
         self._log = log
         self._health = health
         self._pace = pace
@@ -74,10 +72,12 @@ class PollWorker:
         """Work until told to stop; raise :class:`WorkerBroken` once that job is reported."""
         with self._courier() as courier:
             # Before the cold start: reports of an earlier worker have waited long enough.
-            runtime = self._build(self._config)
+            runtime = self._load()
             queues = _queues(self._config, runtime)
             claims = self._client(CLAIM_PATIENCE_SECONDS)
-            loop = ClaimLoop(claims, queues, runtime, courier, self._stopping, self._log)
+            loop = ClaimLoop(
+                claims, queues, runtime, courier, self._health, self._stopping, self._log
+            )
             with self._heartbeat(queues, loop) as heartbeat:
                 # Whoever asks for jobs has introduced itself.
                 heartbeat.begun.wait()
@@ -139,24 +139,6 @@ class PollWorker:
             spool=str(self._spool.directory),
             reports_waiting=courier.waiting,
         )
-
-
-def main(config: Config, build: Callable[[Config], Runtime], pace: Pace | None = None) -> int:
-    """Work for an orchestrator until told to stop; return the exit code, 75 if the GPU failed.
-
-    ``build`` is the cold start: until it is over, ``/hc`` says so and no job is claimed.
-
-    Raises :class:`ConfigError` if the configuration cannot work, with what to do about it.
-    """
-    log, health = open_log(worker_id=config.worker_id), Health()
-    worker = PollWorker(config, build, log, health, pace or Pace())
-    with ExitStack() as page:
-        try:
-            page.enter_context(serve_health(health, config.host, config.port))
-        except OSError as error:
-            # Two workers on one host's network: the other's page is no reason not to work.
-            log.warning("no /hc", host=config.host, port=config.port, reason=str(error))
-        return oversee(worker, config.drain_sec, log)
 
 
 def _address(config: Config) -> tuple[str, str]:

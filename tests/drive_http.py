@@ -18,7 +18,7 @@ import requests
 from pydantic import SecretStr
 
 from adapters.config import Config
-from adapters.http.access import open_listener
+from adapters.http.access import open_listener, url_of
 from adapters.http.app import Door, build_app
 from adapters.http.jobs import Room
 from adapters.http_server import served_in_thread
@@ -124,11 +124,11 @@ def open_door(
     secret = SecretStr(token) if token else None
     with (
         open_listener(Config.from_env({"PORT": "0"})) as listener,
-        served_in_thread(build_app(door, secret), listener) as url,
+        served_in_thread(build_app(door, secret), listener),
     ):
         if runtime is not None:
             door.queue.open(runtime)
-        yield OpenDoor(door, HttpDriver(url, token), log)
+        yield OpenDoor(door, HttpDriver(url_of(listener), token), log)
 
 
 @dataclass(frozen=True)

@@ -86,7 +86,7 @@ class PollLoopDriver:
             self._stack.enter_context(self.orchestrator.serving())
         config = Config.from_env(environment(self.orchestrator, self._place, **self._env))
         log = open_log(self._lines)
-        self.worker = PollWorker(config, lambda _: self._runtime, log, self.health, self._pace)
+        self.worker = PollWorker(config, lambda: self._runtime, log, self.health, self._pace)
         self._thread = threading.Thread(target=self._work)
         self._thread.start()
         return self

@@ -15,7 +15,7 @@ from functools import partial
 from pathlib import Path
 
 from adapters.config import Config
-from adapters.poll_loop import main
+from adapters.local_worker import main
 from handler import Job, Runtime, WorkerBroken
 from handler.ports import AudioInfo, Clip, Fetched, Scene, Stored
 from handler.progress import Tick
@@ -111,4 +111,4 @@ if __name__ == "__main__":
             FATES[fate]()
 
     runtime = partial(doomed_runtime, meet, 10**9 if fate == "linger" else 25)
-    sys.exit(main(Config.from_env(os.environ), lambda _: runtime(), BRISK))
+    sys.exit(main(Config.from_env(os.environ), runtime, BRISK))

@@ -14,16 +14,20 @@ from adapters.config import Config, ConfigError
 from adapters.http.refusals import Unauthorized
 
 
-def open_listener(config: Config) -> socket.socket:
-    """Listen at ``HOST`` and ``PORT``; port 0 takes a free one.
-
-    Raises :class:`ConfigError` if that cannot be, or would let in anybody.
-    """
+def require_token(config: Config) -> None:
+    """Raise :class:`ConfigError` if other machines can knock, and no token tells who may enter."""
     if config.worker_token is None and not _is_loopback(config.host):
         raise ConfigError(
             f"WORKER_TOKEN must be set, as other machines can reach HOST={config.host}; without"
             " one the worker listens on 127.0.0.1 only."
         )
+
+
+def open_listener(config: Config) -> socket.socket:
+    """Listen at ``HOST`` and ``PORT``; port 0 takes a free one.
+
+    Raises :class:`ConfigError` if that cannot be.
+    """
     try:
         found = socket.getaddrinfo(config.host, config.port, type=socket.SOCK_STREAM)
         family, _, _, _, address = found[0]
@@ -51,8 +55,8 @@ class Guard:
             # A page that a browser on this machine has open can ask, too.
             if not _asked_here(request):
                 raise Unauthorized(
-                    "Without WORKER_TOKEN, this worker answers only requests made to localhost and"
-                    " not those of web pages elsewhere."
+                    "Without WORKER_TOKEN, this worker answers only requests made on its own"
+                    " machine, to localhost, and not those of web pages elsewhere."
                 )
         elif not hmac.compare_digest(_given(request), self._token.get_secret_value().encode()):
             raise Unauthorized("Send the worker's token: Authorization: Bearer <WORKER_TOKEN>.")
@@ -65,7 +69,13 @@ def _given(request: Request) -> bytes:
 
 def _asked_here(request: Request) -> bool:
     host, origin = request.headers.get("host", ""), request.headers.get("origin")
-    return _names_this_machine(f"//{host}") and (origin is None or _names_this_machine(origin))
+    return (
+        # A name can be made up, an address on a connection cannot.
+        request.client is not None
+        and _is_loopback(request.client.host.removeprefix("::ffff:"))
+        and _names_this_machine(f"//{host}")
+        and (origin is None or _names_this_machine(origin))
+    )
 
 
 def _names_this_machine(url: str) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Sequence
 
+from adapters.health import Health
 from adapters.log import Log, log_result
 from adapters.orchestrator import Backoff, Orchestrator, OrchestratorError
 from adapters.polling.courier import Courier
@@ -28,14 +29,16 @@ class ClaimLoop:
         queues: Sequence[Queue],
         runtime: Runtime,
         courier: Courier,
+        health: Health,
         stopping: threading.Event,
         log: Log,
     ) -> None:
-        """Take no other job once ``stopping`` is set."""
+        """Take no other job once ``stopping`` is set, or under another door the GPU has failed."""
         self._client = client
         self._queues = queues
         self._runtime = runtime
         self._courier = courier
+        self._health = health
         self._stopping = stopping
         self._log = log
         self._lease: Lease | None = None
@@ -51,8 +54,9 @@ class ClaimLoop:
         return Standing(lease.claimed.job_id if lease else None, self._last_error)
 
     def run(self) -> None:
-        """Work until told to stop; raise :class:`WorkerBroken` once that job is reported."""
+        """Work until told to stop; raise :class:`WorkerBroken` once the job in hand is reported."""
         while not self._stopping.is_set():
+            self._health.check()
             self._stopping.wait(self._turn())
 
     def give_back(self) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import json
 import tracemalloc
 from collections.abc import Iterator
@@ -20,8 +21,10 @@ from schemathesis.specs.openapi.checks import (
     status_code_conformance,
 )
 
+from adapters.http.app import Door, build_app
 from adapters.http.body import LIMIT_BYTES, read_job
 from adapters.http.jobs import Room
+from adapters.log import open_log
 from handler import Failure, read_result
 from handler.errors import InvalidJob
 from handler.testing import fake_runtime
@@ -175,6 +178,33 @@ def test_a_web_page_elsewhere_cannot_use_a_worker_that_has_no_token(
 
     assert reply.status == 401
     assert "WORKER_TOKEN" in reply.body["error_message"]
+
+
+def answered_to(peer: str) -> int:
+    """Return the status of an answer to a request for /metrics from an address."""
+    scope = {
+        "type": "http",
+        "method": "GET",
+        "path": "/metrics",
+        "query_string": b"",
+        "headers": [(b"host", b"localhost:8000")],
+        "client": (peer, 50_000),
+    }
+    sent: list[dict[str, Any]] = []
+
+    async def receive() -> dict[str, Any]:
+        return {"type": "http.request", "body": b"", "more_body": False}
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    asyncio.run(build_app(Door(open_log(io.StringIO())))(scope, receive, send))
+    return int(sent[0]["status"])
+
+
+def test_who_calls_us_localhost_from_another_machine_needs_a_token() -> None:
+    assert answered_to("127.0.0.1") == answered_to("::1") == answered_to("::ffff:127.0.0.1") == 200
+    assert answered_to("172.17.0.1") == answered_to("2001:db8::1") == 401
 
 
 @pytest.fixture(scope="module")

@@ -582,7 +582,7 @@ def test_reports_of_an_earlier_worker_are_sent_before_the_engine_is_loaded(
         orchestrator.trouble.clear()
         config = Config.from_env(environment(orchestrator, tmp_path))
 
-        def load(_: Config) -> Runtime:
+        def load() -> Runtime:
             loaded.wait(PATIENCE_SECONDS)
             return fake_runtime()
 

@@ -1,0 +1,99 @@
+"""A worker that polls an orchestrator and is spoken to over HTTP as well, on one engine."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.drive_http import HttpDriver
+from tests.drive_poll_loop import Child, child
+from tests.orchestrator import FakeOrchestrator
+
+POSTED = {
+    "musetalk_job_id": "posted",
+    "video_url": "https://example.com/video.mp4",
+    "audio_url": "https://example.com/audio.wav",
+}
+
+
+@pytest.fixture
+def orchestrator() -> Iterator[FakeOrchestrator]:
+    with FakeOrchestrator().serving() as fake:
+        yield fake
+
+
+@pytest.fixture
+def order(job: dict[str, Any]) -> dict[str, Any]:
+    """Return a job as the orchestrator gives it away."""
+    names = ("musetalk_job_id", "video_url", "audio_url", "aspect_ratio", "resolution")
+    return {name: job[name] for name in names}
+
+
+def http(worker: Child) -> HttpDriver:
+    """Wait until the worker does both, and return how it is spoken to."""
+    url = worker.await_log("listening")["url"]
+    worker.await_log("started")
+    return HttpDriver(url)
+
+
+def test_jobs_that_are_posted_and_jobs_that_are_claimed_are_both_done(
+    tmp_path: Path, orchestrator: FakeOrchestrator, order: dict[str, Any]
+) -> None:
+    with child(orchestrator, tmp_path) as worker:
+        door = http(worker)
+        posted = door.generate(POSTED)
+        report = orchestrator.report(orchestrator.submit(order))
+
+    assert posted.body["output_url"] == "memory://posted.mp4"
+    assert report["output_url"] == "memory://job-123.mp4"
+
+
+def test_a_gpu_that_fails_under_a_posted_job_ends_the_polling_too(
+    tmp_path: Path, orchestrator: FakeOrchestrator, order: dict[str, Any]
+) -> None:
+    with child(orchestrator, tmp_path, MOMENT="inference", FATE="break") as worker:
+        answer = http(worker).generate(POSTED)
+        code = worker.exit_code()
+        claimed_later = orchestrator.submit(order)
+
+    assert (answer.status, answer.body["error_code"]) == (500, "worker_broken")
+    assert answer.body["retryable"]
+    assert code == 75
+    assert orchestrator.tickets[claimed_later].given == 0
+
+
+def test_a_worker_that_is_told_to_stop_finishes_the_job_that_was_posted(
+    tmp_path: Path, orchestrator: FakeOrchestrator
+) -> None:
+    fate = {"MOMENT": "inference", "FATE": "await", "DRAIN_SEC": "20"}
+    with child(orchestrator, tmp_path, **fate) as worker, ThreadPoolExecutor(1) as caller:
+        door = http(worker)
+        answer = caller.submit(door.generate, POSTED)
+        worker.await_moment("inference")
+        worker.stop()
+        worker.await_log("stopping")
+        worker.go_on()
+        code = worker.exit_code()
+
+    assert answer.result().status == 200
+    assert code == 0
+
+
+def test_a_posted_job_that_takes_too_long_for_a_stop_is_answered_as_retryable(
+    tmp_path: Path, orchestrator: FakeOrchestrator
+) -> None:
+    fate = {"MOMENT": "inference", "FATE": "linger", "DRAIN_SEC": "0.1"}
+    with child(orchestrator, tmp_path, **fate) as worker, ThreadPoolExecutor(1) as caller:
+        door = http(worker)
+        answer = caller.submit(door.generate, POSTED)
+        worker.await_moment("inference")
+        worker.stop()
+        code = worker.exit_code()
+
+    assert answer.result().body["error_code"] == "worker_unavailable"
+    assert answer.result().body["retryable"]
+    assert code == 0
