@@ -66,6 +66,8 @@ def _measure(stand: Stand) -> None:
     with stand.report.part("cold start"):
         _cold_start(stand, weights)
     networks = read_networks(weights)
+    # As a worker does.
+    torch.backends.cudnn.benchmark = stand.device.is_cuda
     networks.move(stand.device)
     generator = Generator(networks, stand.device)
     with stand.report.part("memory"):
@@ -115,9 +117,9 @@ def _generator_row(stand: Stand, generator: Generator, batch: int, how: str, tfl
 
 
 def _other_ways(stand: Stand, networks: Networks, generator: Generator, tflops: float) -> None:
-    """Try what a worker does not do: kernels chosen by trial, and channels first."""
-    with torch.backends.cudnn.flags(enabled=True, benchmark=True):
-        _generator_row(stand, generator, stand.plan.batch, "cudnn.benchmark", tflops)
+    """Try what a worker does not do: kernels chosen by rule, and channels first."""
+    with torch.backends.cudnn.flags(enabled=True, benchmark=False):
+        _generator_row(stand, generator, stand.plan.batch, "without cudnn.benchmark", tflops)
     for network in (networks.unet, networks.vae):
         for parameter in network.parameters():
             parameter.data = parameter.data.contiguous()
