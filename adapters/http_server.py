@@ -125,7 +125,7 @@ def _loaded(loading: asyncio.Future[Runtime], log: Log) -> Runtime:
         raise
     except Exception as error:
         stack = "".join(traceback.format_exception(error))
-        log.error("cannot start", stack_trace=redact(stack))  # noqa: TRY400 - one line, no secrets
+        log.error("cannot start", stack_trace=stack)  # noqa: TRY400 - one line
         reason = redact(f"{type(error).__name__}: {error}")
         raise ConfigError(f"The engine cannot be loaded: {reason}") from error
 

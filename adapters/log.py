@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping, MutableMapping
 from typing import Any, TextIO
 
 import structlog
 from structlog.typing import FilteringBoundLogger
 
-from handler.redaction import redact
+from handler.redaction import redact_all
 from handler.result import Failure, Result
 
 Log = FilteringBoundLogger
@@ -23,11 +24,18 @@ def open_log(stream: TextIO | None = None, **facts: Any) -> Log:
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
             structlog.processors.EventRenamer("message"),
+            _without_secrets,
             structlog.processors.JSONRenderer(sort_keys=False, ensure_ascii=False),
         ],
         **facts,
     )
     return log
+
+
+def _without_secrets(_: Any, __: str, line: MutableMapping[str, Any]) -> Mapping[str, Any]:
+    """Redact a whole line by the rule that results obey, whoever wrote it."""
+    redacted: Mapping[str, Any] = redact_all(line)
+    return redacted
 
 
 def log_result(log: Log, result: Result) -> None:
@@ -40,7 +48,7 @@ def log_result(log: Log, result: Result) -> None:
             error_code=result.error_code,
             stage=result.stage,
             retryable=result.retryable,
-            error_message=redact(result.error_message),
+            error_message=result.error_message,
             stage_times=result.stage_times,
         )
         return
@@ -52,5 +60,7 @@ def log_result(log: Log, result: Result) -> None:
         stage_times=metrics.stage_times,
         frames=metrics.frames,
         avatar_cache=metrics.avatar_cache,
+        attempts=metrics.attempts,
+        replayed=result.replayed,
         warnings=len(result.warnings),
     )

@@ -15,7 +15,6 @@ from adapters.log import Log
 from adapters.orchestrator import Backoff, Message, Orchestrator, OrchestratorError
 from adapters.polling.lease import Lease
 from adapters.polling.spool import Letter, Spool
-from handler.redaction import redact
 
 #: News of a running job is told no more often.
 PROGRESS_SECONDS = 1.0
@@ -142,7 +141,7 @@ class Courier:
                 self._send_letters()
                 self._send_news()
             except Exception:  # noqa: BLE001 - without a courier all jobs would seem to hang
-                self._log.error("courier stumbled", trace=redact(traceback.format_exc()))
+                self._log.error("courier stumbled", stack_trace=traceback.format_exc())
 
     def _nap(self) -> float | None:
         """Return the seconds until there is something to send; None if nobody knows."""

@@ -13,7 +13,6 @@ from typing import Self
 from adapters.log import Log
 from adapters.orchestrator import Message, Orchestrator, OrchestratorError
 from adapters.polling.queues import Queue, Standing
-from handler.redaction import redact
 
 #: A worker that is silent for 30 s is taken for dead (docs/contract.md section 4).
 HEARTBEAT_SECONDS = 10.0
@@ -63,7 +62,7 @@ class Heartbeat:
             try:
                 self._beat()
             except Exception:  # noqa: BLE001 - without heartbeats the worker counts as dead
-                self._log.error("heartbeat stumbled", trace=redact(traceback.format_exc()))
+                self._log.error("heartbeat stumbled", stack_trace=traceback.format_exc())
             self.begun.set()
             self._over.wait(max(0.0, began + self._every_seconds - time.monotonic()))
 
