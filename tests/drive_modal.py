@@ -22,8 +22,12 @@ BUCKET = {"B2_KEY_ID": "unused", "B2_APP_KEY": "unused", "B2_BUCKET_NAME": "unus
 class ModalDoor:
     """A deployment with the preview engine, from its deploy to its end, as a context manager."""
 
-    def __init__(self, home: Path, **env: str) -> None:
-        """Keep all files below ``home``, videos in ``home/out``; ``env`` goes into the secret."""
+    def __init__(self, home: Path, app: Path = APP, worker: str = "Worker", **env: str) -> None:
+        """Deploy ``app``, of which ``worker`` is the class that gets the jobs.
+
+        All files are kept below ``home``, videos in ``home/out``; ``env`` goes into the secret.
+        """
+        self._app, self._name = app, worker
         self.out, self.scratch = home / "out", home / "scratch"
         self.scratch.mkdir()
         secret = {
@@ -39,7 +43,7 @@ class ModalDoor:
 
     def __enter__(self) -> Self:
         self._open.enter_context(self.backend)
-        deployed = self.backend.deploy(APP)
+        deployed = self.backend.deploy(self._app, PYTHONPATH=str(APP.parent))
         assert deployed.returncode == 0, deployed.stdout + deployed.stderr
         self.client = self._open.enter_context(self.backend.client())
         return self
@@ -84,4 +88,4 @@ class ModalDoor:
         return requests.request(method, url, headers=dict(token), timeout=60, **request)
 
     def _worker(self) -> Any:
-        return modal.Cls.from_name(NAME, "Worker", client=self.client)()
+        return modal.Cls.from_name(NAME, self._name, client=self.client)()

@@ -118,12 +118,7 @@ class PollLoopDriver:
 
     def wait(self, handle: str) -> dict[str, Any]:
         """Wait for a job's end; return it as every other door would."""
-        report = self.orchestrator.report(handle)
-        if report["status"] == "failed":
-            return dict(json.loads(report["error"]))
-        done = {"output_url": report["output_url"], "metrics": report["metrics"]}
-        job_id = self.orchestrator.tickets[handle].fields["musetalk_job_id"]
-        return {"status": "success", "musetalk_job_id": job_id, **done}
+        return outcome(self.orchestrator, handle)
 
     def cancel(self, handle: str) -> None:
         """Take a job back."""
@@ -139,6 +134,16 @@ class PollLoopDriver:
             self.worker.run()
         except WorkerBroken as broken:
             self.broken = broken
+
+
+def outcome(orchestrator: FakeOrchestrator, handle: str) -> dict[str, Any]:
+    """Wait for a job's end; return as much of it as is told, in the words of every other door."""
+    report = orchestrator.report(handle)
+    if report["status"] == "failed":
+        return dict(json.loads(report["error"]))
+    done = {"output_url": report["output_url"], "metrics": report["metrics"]}
+    job_id = orchestrator.tickets[handle].fields["musetalk_job_id"]
+    return {"status": "success", "musetalk_job_id": job_id, **done}
 
 
 @dataclass
