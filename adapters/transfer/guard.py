@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import math
 import re
 import socket
-import ssl
 import string
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
@@ -15,6 +13,11 @@ from typing import Any
 from urllib.parse import SplitResult, quote, urlsplit
 
 import httpcore2
+
+from adapters.transfer.pace import Meter, Pace
+from adapters.transfer.pulse import Pulse
+from adapters.transfer.resolver import Resolver
+from adapters.transfer.stream import PulsedStream, dial
 
 #: Networks that nobody outside may name, though ``ipaddress`` calls addresses of theirs global
 #: in one version of Python or another (IANA's special-purpose registries; the clouds' manuals).
@@ -39,15 +42,6 @@ REFUSED_NETWORKS = tuple(
 ADDRESSES_TRIED = 4
 
 DEFAULT_PORTS = {"http": 80, "https": 443}
-
-#: How often somebody who waits for a silent server is asked whether to go on.
-PULSE_SECONDS = 0.5
-
-#: Called before each step on a socket; raises to stop the transfer.
-Pulse = Callable[[], None]
-
-#: Return the addresses of a host; raise Unreachable, or httpcore2.ConnectError if that may pass.
-LookUp = Callable[[str, int], Sequence[str]]
 
 _HOST = re.compile(r"[a-z0-9._:-]+")
 _NO_SUCH_HOST = (socket.EAI_NONAME, socket.EAI_NODATA)
@@ -118,14 +112,14 @@ def _target(parts: SplitResult) -> str:
     return quote((parts.path or "/") + query, safe=string.punctuation)
 
 
-def look_up(host: str, port: int) -> list[str]:
+def look_up(host: str, port: int, ask: Callable[..., Any] = socket.getaddrinfo) -> list[str]:
     """Ask the system for the addresses of a host.
 
     Raises :class:`Unreachable` if it has none, :class:`httpcore2.ConnectError` if nobody could
     tell.
     """
     try:
-        answers = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+        answers = ask(host, port, type=socket.SOCK_STREAM)
     except socket.gaierror as error:
         if error.errno in _NO_SUCH_HOST:
             raise Unreachable(f"there is no host {host!r}") from error
@@ -142,11 +136,19 @@ class GuardedBackend(httpcore2.NetworkBackend):
     certificate is still checked against the name, which httpcore2 keeps.
     """
 
-    def __init__(self, policy: Policy, pulse: Pulse, look_up: LookUp = look_up) -> None:
+    def __init__(
+        self,
+        policy: Policy,
+        pulse: Pulse,
+        *,
+        resolver: Resolver | None = None,
+        pace: Pace | None = None,
+    ) -> None:
+        """Ask ``pulse`` before each step; share a ``resolver`` to bound its look-ups in all."""
         self._policy = policy
         self._pulse = pulse
-        self._look_up = look_up
-        self._tcp = httpcore2.SyncBackend()
+        self._resolver = resolver or Resolver(look_up)
+        self._pace = pace or Pace()
 
     def connect_tcp(
         self,
@@ -161,67 +163,24 @@ class GuardedBackend(httpcore2.NetworkBackend):
         Raises :class:`Unreachable` before anything is sent if any of them is not allowed.
         """
         self._pulse()
-        addresses = self._addresses(host, port)
+        *others, last = addresses = self._addresses(host, port)
         share = None if timeout is None else timeout / len(addresses)
-
-        def dial(address: str) -> httpcore2.NetworkStream:
-            stream = self._tcp.connect_tcp(address, port, share, local_address, socket_options)
-            return PulsedStream(stream, self._pulse)
-
-        *others, last = addresses
         for address in others:
             with suppress(httpcore2.ConnectError, httpcore2.ConnectTimeout):
-                return dial(address)
-        return dial(last)
+                return self._dial(address, port, share)
+        return self._dial(last, port, share)
 
     def _addresses(self, host: str, port: int) -> Sequence[str]:
-        addresses = self._look_up(host, port)
+        addresses = self._resolver.addresses(host, port, self._pulse)
         if not self._policy.trusts(host) and not all(map(is_public, addresses)):
             # Not which address: a name inside the worker's network is nobody's business.
             raise Unreachable(f"{host!r} is not a public host")
         return addresses[:ADDRESSES_TRIED]
 
-
-class PulsedStream(httpcore2.NetworkStream):
-    """A connection on which no step is taken before the pulse has been asked.
-
-    So a deadline holds even where a server sends its headers byte by byte.
-    """
-
-    def __init__(self, stream: httpcore2.NetworkStream, pulse: Pulse) -> None:
-        self._stream = stream
-        self._pulse = pulse
-
-    def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
-        """Read what there is, waiting for it at most ``timeout`` seconds."""
-        left = math.inf if timeout is None else timeout
-        while left > PULSE_SECONDS:
-            self._pulse()
-            with suppress(httpcore2.ReadTimeout):
-                return self._stream.read(max_bytes, PULSE_SECONDS)
-            left -= PULSE_SECONDS
-        self._pulse()
-        return self._stream.read(max_bytes, left)
-
-    def write(self, buffer: bytes, timeout: float | None = None) -> None:
-        """Write everything, waiting at most ``timeout`` seconds for each bit of it to be taken."""
-        self._pulse()
-        self._stream.write(buffer, timeout)
-
-    def close(self) -> None:
-        """Close the connection."""
-        self._stream.close()
-
-    def start_tls(
-        self,
-        ssl_context: ssl.SSLContext,
-        server_hostname: str | None = None,
-        timeout: float | None = None,
-    ) -> httpcore2.NetworkStream:
-        """Go on encrypted, with a peer that proves to be ``server_hostname``."""
-        stream = self._stream.start_tls(ssl_context, server_hostname, timeout)
-        return PulsedStream(stream, self._pulse)
-
-    def get_extra_info(self, info: str) -> Any:
-        """Return what the connection knows of itself."""
-        return self._stream.get_extra_info(info)
+    def _dial(self, address: str, port: int, seconds: float | None) -> PulsedStream:
+        connection, peer = dial(address, port, seconds, self._pulse)
+        if ip_address(peer) != ip_address(address):
+            # The system has its own idea of where this leads: what was checked is not there.
+            connection.close()
+            raise Unreachable("a connection to the host ends at another address")
+        return PulsedStream(connection, self._pulse, Meter(self._pace))

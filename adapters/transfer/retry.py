@@ -22,8 +22,15 @@ class Transient(Exception):
     ) -> None:
         super().__init__(reason)
         self.status = status
+        #: How many tries there were, this one included; :class:`Retry` knows.
+        self.tries = 1
         #: How long the server wishes to be left alone.
         self.asked_seconds = asked_seconds
+
+    @property
+    def effort(self) -> str:
+        """Return the number of tries, in words."""
+        return "1 try" if self.tries == 1 else f"{self.tries} tries"
 
     @property
     def details(self) -> dict[str, Any]:
@@ -39,8 +46,9 @@ class Retry:
     tries: int = 4
     first_seconds: float = 1.0
     longest_seconds: float = 8.0
-    #: A server may ask for more than our own longest wait, but not for ever.
-    longest_asked_seconds: float = 30.0
+    #: A server may ask for more than our own longest wait; who asks for more than this is given up,
+    #: as coming back earlier would be in vain.
+    longest_asked_seconds: float = 60.0
     sleep: Callable[[float], None] = time.sleep
     #: Returns a number from 0 to 1, the share of the back-off that is waited.
     chance: Callable[[], float] = random.random
@@ -51,20 +59,22 @@ class Retry:
         ``pulse`` is called before each try and while waiting; what it raises ends everything.
         Raises the :class:`Transient` of the last try, and at once whatever else a try raises.
         """
-        for number in range(1, self.tries):
+        number = 0
+        while True:
+            number += 1
             pulse()
             try:
                 return attempt(number)
             except Transient as failure:
+                failure.tries = number
+                if number >= self.tries or failure.asked_seconds > self.longest_asked_seconds:
+                    raise
                 seconds = self._pause(number, failure)
             self._wait(seconds, pulse)
-        pulse()
-        return attempt(self.tries)
 
     def _pause(self, number: int, failure: Transient) -> float:
         back_off = min(self.longest_seconds, self.first_seconds * 2.0 ** (number - 1))
-        asked = min(self.longest_asked_seconds, failure.asked_seconds)
-        return max(asked, back_off * self.chance())
+        return max(failure.asked_seconds, back_off * self.chance())
 
     def _wait(self, seconds: float, pulse: Callable[[], None]) -> None:
         while seconds > 0:

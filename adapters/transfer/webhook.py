@@ -14,7 +14,8 @@ from urllib.parse import urlsplit
 
 from standardwebhooks.webhooks import EmptyWebhookSecretError, Webhook
 
-from adapters.transfer.guard import Policy, Pulse, Unreachable
+from adapters.transfer.guard import Policy, Unreachable
+from adapters.transfer.pulse import Pulse
 from adapters.transfer.retry import Retry, Transient
 from adapters.transfer.wire import Wire
 
@@ -23,7 +24,7 @@ TOTAL_SECONDS = 30.0
 STALL_SECONDS = 10.0
 
 #: A job's worker waits for its webhook: be quick about it.
-BRISK = Retry(tries=4, first_seconds=1.0, longest_seconds=4.0, longest_asked_seconds=10.0)
+BRISK = Retry(tries=4, first_seconds=1.0, longest_seconds=4.0, longest_asked_seconds=TOTAL_SECONDS)
 
 log = logging.getLogger(__name__)
 

@@ -9,12 +9,17 @@ import ssl
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
 from functools import cache
 from http import HTTPStatus
 
 import httpcore2
 
-from adapters.transfer.guard import DEFAULT_PORTS, GuardedBackend, Policy, Pulse, Unreachable
+from adapters.transfer.guard import DEFAULT_PORTS, GuardedBackend, Policy, Unreachable, look_up
+from adapters.transfer.pace import Pace, TooSlow
+from adapters.transfer.pulse import Pulse
+from adapters.transfer.resolver import Resolver
 from adapters.transfer.retry import Transient
 
 CONNECT_SECONDS = 10.0
@@ -57,9 +62,12 @@ class Reply:
 
     @property
     def size(self) -> int | None:
-        """Return the bytes that the body is said to have, if anything is said."""
+        """Return the bytes that the body is said to have, if anything is said that counts."""
         declared = self.headers.get("content-length")
-        return None if declared is None else int(declared)
+        if declared is None or "transfer-encoding" in self.headers:
+            # What comes in chunks ends with the last of them (RFC 9112, section 6.3).
+            return None
+        return int(declared)
 
 
 def status_line(status: int) -> str:
@@ -71,12 +79,22 @@ class Wire:
     """Sends requests to hosts that a policy allows."""
 
     def __init__(
-        self, policy: Policy, *, stall_seconds: float, tls: ssl.SSLContext | None = None
+        self,
+        policy: Policy,
+        *,
+        stall_seconds: float,
+        pace: Pace | None = None,
+        tls: ssl.SSLContext | None = None,
     ) -> None:
-        """Trust the system's authorities unless ``tls`` says otherwise."""
+        """Give a server up that is silent for ``stall_seconds`` or slower than ``pace``.
+
+        Trust the system's authorities unless ``tls`` says otherwise.
+        """
         self._policy = policy
         self._stall_seconds = stall_seconds
+        self._pace = pace
         self._tls = tls or _system_trust()
+        self._resolver = Resolver(look_up)
 
     @contextmanager
     def send(
@@ -95,7 +113,7 @@ class Wire:
         while the body is read.
         """
         target = self._policy.admit(url)
-        backend = GuardedBackend(self._policy, pulse)
+        backend = GuardedBackend(self._policy, pulse, resolver=self._resolver, pace=self._pace)
         pool = httpcore2.ConnectionPool(ssl_context=self._tls, network_backend=backend)
         with self._understanding(), pool:
             with pool.stream(
@@ -129,7 +147,7 @@ class Wire:
             return Unreachable(f"this is not a request that HTTP can carry: {error}")
         if isinstance(error, httpcore2.ConnectTimeout):
             return Transient(f"no connection within {CONNECT_SECONDS:g} s")
-        if isinstance(error, httpcore2.TimeoutException):
+        if isinstance(error, httpcore2.TimeoutException) and not isinstance(error, TooSlow):
             return Transient(f"the server stood still for {self._stall_seconds:g} s")
         return Transient(str(error)[:REASON_CHARACTERS] or type(error).__name__)
 
@@ -153,14 +171,32 @@ def _reply(response: httpcore2.Response) -> Reply:
         for name, value in response.headers
     }
     if response.status in RETRYABLE_STATUSES:
-        raise Transient(
-            status_line(response.status),
-            status=response.status,
-            asked_seconds=_asked_seconds(headers.get("retry-after", "")),
-        )
+        raise _not_now(response.status, headers)
     return Reply(response.status, headers, response.iter_stream())
 
 
-def _asked_seconds(retry_after: str) -> float:
-    """Read a Retry-After; one that is a date counts as none, and the usual back-off is waited."""
-    return float(retry_after) if retry_after.isdecimal() and retry_after.isascii() else 0.0
+def _not_now(status: int, headers: Mapping[str, str]) -> Transient:
+    asked_seconds = _asked_seconds(headers)
+    wish = f", to be asked again after {asked_seconds:g} s" if asked_seconds else ""
+    return Transient(f"{status_line(status)}{wish}", status=status, asked_seconds=asked_seconds)
+
+
+def _asked_seconds(headers: Mapping[str, str]) -> float:
+    """Read a Retry-After, of seconds or a date (RFC 9110, section 10.2.3); 0 if it is neither."""
+    asked = headers.get("retry-after", "")
+    if asked.isascii() and asked.isdecimal():
+        return float(asked)
+    until = _moment(asked)
+    if until is None:
+        return 0.0
+    # By the server's own clock: it need not agree with ours.
+    now = _moment(headers.get("date", "")) or datetime.now(UTC)
+    return max((until - now).total_seconds(), 0.0)
+
+
+def _moment(date: str) -> datetime | None:
+    try:
+        moment = parsedate_to_datetime(date)
+    except ValueError:
+        return None
+    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)

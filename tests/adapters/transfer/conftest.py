@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from moto.server import ThreadedMotoServer
 
-from adapters.transfer.store import s3_client
+from adapters.transfer.bucket import s3_client
 from handler.job import Job
 
 

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import datetime as dt
 import ipaddress
+import os
+import re
+import socket
 import ssl
+import struct
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -112,6 +116,21 @@ def serving(
             thread.join()
 
 
+@contextmanager
+def mute() -> Iterator[int]:
+    """Open a port behind which nobody says or takes anything."""
+    with socket.create_server((HOST, 0)) as listener:
+        yield listener.getsockname()[1]
+
+
+@contextmanager
+def unanswered() -> Iterator[int]:
+    """Open a port whose queue is full: nobody even picks up."""
+    with socket.create_server((HOST, 0), backlog=0) as listener:
+        with socket.create_connection(listener.getsockname()):
+            yield listener.getsockname()[1]
+
+
 def status(code: int, **headers: str) -> Answer:
     """Answer with a status and nothing else."""
     return body(b"", code, **headers)
@@ -129,6 +148,36 @@ def body(content: bytes, code: int = 200, **headers: str) -> Answer:
         handler.wfile.write(content)
 
     return answer
+
+
+def versioned(content: bytes, etag: str, *, breaks_at: int | None = None) -> Answer:
+    """Answer with a file or, if it is still the same, with the rest that is asked for.
+
+    Where it ``breaks_at``, a byte of the file, the connection is reset.
+    """
+
+    def answer(handler: Handler) -> None:
+        asked = re.fullmatch(r"bytes=(\d+)-", handler.headers.get("Range", ""))
+        same = handler.headers.get("If-Range") == etag
+        start = int(asked[1]) if asked and same else 0
+        handler.send_response(206 if start else 200)
+        handler.send_header("Content-Length", str(len(content) - start))
+        handler.send_header("ETag", etag)
+        if start:
+            whole = f"bytes {start}-{len(content) - 1}/{len(content)}"
+            handler.send_header("Content-Range", whole)
+        handler.end_headers()
+        handler.wfile.write(content[start:breaks_at])
+        if breaks_at is not None:
+            _reset(handler.connection)
+
+    return answer
+
+
+def _reset(connection: socket.socket) -> None:
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    # Before anybody can say goodbye.
+    os.close(connection.detach())
 
 
 def endless(handler: Handler) -> None:
@@ -171,10 +220,10 @@ class Authority:
     client: ssl.SSLContext
 
 
-def authority_for(name: str, folder: Path) -> Authority:
+def authority_for(name: str, folder: Path, *, expired: bool = False) -> Authority:
     """Make a certificate for a host name or an address."""
     key = ec.generate_private_key(ec.SECP256R1())
-    certificate = _certificate(name, key)
+    certificate = _certificate(name, key, expired=expired)
     pem = folder / "server.pem"
     pem.write_bytes(
         certificate.public_bytes(serialization.Encoding.PEM)
@@ -189,7 +238,7 @@ def authority_for(name: str, folder: Path) -> Authority:
     return Authority(server, ssl.create_default_context(cafile=pem))
 
 
-def _certificate(name: str, key: ec.EllipticCurvePrivateKey) -> x509.Certificate:
+def _certificate(name: str, key: ec.EllipticCurvePrivateKey, *, expired: bool) -> x509.Certificate:
     subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "loopback")])
     now = dt.datetime.now(dt.UTC)
     names: list[x509.GeneralName] = (
@@ -201,8 +250,8 @@ def _certificate(name: str, key: ec.EllipticCurvePrivateKey) -> x509.Certificate
         .issuer_name(subject)
         .public_key(key.public_key())
         .serial_number(x509.random_serial_number())
-        .not_valid_before(now - dt.timedelta(hours=1))
-        .not_valid_after(now + dt.timedelta(hours=1))
+        .not_valid_before(now - dt.timedelta(hours=2))
+        .not_valid_after(now + dt.timedelta(hours=-1 if expired else 1))
         .add_extension(x509.SubjectAlternativeName(names), critical=False)
         .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
         .sign(key, hashes.SHA256())

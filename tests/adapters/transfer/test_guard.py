@@ -1,7 +1,8 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import httpcore2
 import pytest
@@ -9,12 +10,12 @@ import pytest
 from adapters.transfer.guard import (
     ADDRESSES_TRIED,
     GuardedBackend,
-    LookUp,
     Policy,
     Unreachable,
     is_public,
     look_up,
 )
+from adapters.transfer.resolver import LookUp, Resolver
 from tests.adapters.transfer.loopback import HOST, body, serving
 
 REFUSED = [
@@ -130,7 +131,10 @@ def test_a_trusted_host_is_known_by_its_name_in_any_case() -> None:
     assert not policy.trusts("evil-nas.lan")
 
 
-@pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "127.1", "2130706433", "0177.0.0.1"])
+@pytest.mark.parametrize(
+    "host",
+    ["127.0.0.1", "localhost", "127.1", "2130706433", "0177.0.0.1", "0", "::ffff:127.0.0.1"],
+)
 def test_nothing_is_sent_to_a_private_address(host: str) -> None:
     with serving(body(b"secret")) as site:
         with pytest.raises(Unreachable, match="is not a public host"):
@@ -139,9 +143,10 @@ def test_nothing_is_sent_to_a_private_address(host: str) -> None:
         assert site.connections == 0
 
 
-def test_one_private_answer_among_public_ones_refuses_the_host() -> None:
+@pytest.mark.parametrize("answers", [("93.184.216.34", "127.0.0.1"), ("127.0.0.1",)])
+def test_one_private_answer_refuses_a_host_whatever_the_others_are(answers: list[str]) -> None:
     with serving(body(b"secret")) as site:
-        guard = GuardedBackend(Policy(), _at_ease, _answering("93.184.216.34", "127.0.0.1"))
+        guard = _guard(Policy(), _answering(*answers))
 
         with pytest.raises(Unreachable, match=r"'rebind\.test' is not a public host"):
             guard.connect_tcp("rebind.test", site.port, timeout=5)
@@ -150,7 +155,7 @@ def test_one_private_answer_among_public_ones_refuses_the_host() -> None:
 
 
 def test_the_refusal_does_not_tell_which_address_a_name_has_inside() -> None:
-    guard = GuardedBackend(Policy(), _at_ease, _answering("10.20.30.40"))
+    guard = _guard(Policy(), _answering("10.20.30.40"))
 
     with pytest.raises(Unreachable) as refusal:
         guard.connect_tcp("db.internal", 443)
@@ -163,10 +168,10 @@ def test_a_host_is_looked_up_once_and_the_checked_address_is_dialled() -> None:
 
     def look_up(host: str, port: int) -> Sequence[str]:
         asked.append(host)
-        return ["127.0.0.1"]
+        return ["127.0.0.1"] if len(asked) == 1 else ["127.9.9.9"]
 
     with serving(body(b"")) as site:
-        guard = GuardedBackend(_trusting("nas.test"), _at_ease, look_up)
+        guard = _guard(_trusting("nas.test"), look_up)
 
         stream = guard.connect_tcp("nas.test", site.port, timeout=5)
         peer = stream.get_extra_info("server_addr")
@@ -179,7 +184,7 @@ def test_a_host_is_looked_up_once_and_the_checked_address_is_dialled() -> None:
 @pytest.mark.parametrize("addresses", [("127.9.9.9", HOST), (HOST, "127.9.9.9")])
 def test_a_dead_address_does_not_hide_a_live_one(addresses: tuple[str, str]) -> None:
     with serving(body(b"")) as site:
-        guard = GuardedBackend(_trusting("nas.test"), _at_ease, _answering(*addresses))
+        guard = _guard(_trusting("nas.test"), _answering(*addresses))
 
         stream = guard.connect_tcp("nas.test", site.port, timeout=5)
         peer = stream.get_extra_info("server_addr")
@@ -191,7 +196,7 @@ def test_a_dead_address_does_not_hide_a_live_one(addresses: tuple[str, str]) -> 
 def test_a_host_with_a_thousand_addresses_is_not_dialled_a_thousand_times() -> None:
     dead = [f"127.9.9.{last}" for last in range(1, ADDRESSES_TRIED + 1)]
     with serving(body(b"")) as site:
-        guard = GuardedBackend(_trusting("nas.test"), _at_ease, _answering(*dead, "127.0.0.1"))
+        guard = _guard(_trusting("nas.test"), _answering(*dead, "127.0.0.1"))
 
         with pytest.raises(httpcore2.ConnectError):
             guard.connect_tcp("nas.test", site.port, timeout=5)
@@ -199,9 +204,32 @@ def test_a_host_with_a_thousand_addresses_is_not_dialled_a_thousand_times() -> N
         assert site.connections == 0
 
 
+def test_an_address_that_leads_to_another_is_sent_nothing() -> None:
+    with serving(body(b"secret")) as site:
+        # To Linux this is another name of 127.0.0.1.
+        guard = _guard(_trusting("nas.test"), _answering("0.0.0.0"))
+
+        with pytest.raises(Unreachable, match="ends at another address"):
+            guard.connect_tcp("nas.test", site.port, timeout=5)
+
+    assert site.seen == []
+
+
 def test_a_name_that_cannot_be_one_is_unreachable() -> None:
     with pytest.raises(Unreachable, match="is not a host name"):
         look_up("a" * 64 + ".example", 443)
+
+
+@pytest.mark.parametrize("code", [socket.EAI_NONAME, socket.EAI_NODATA])
+def test_a_name_that_does_not_exist_is_unreachable(code: int) -> None:
+    with pytest.raises(Unreachable, match=r"there is no host 'gone\.test'"):
+        look_up("gone.test", 443, _failing(code))
+
+
+@pytest.mark.parametrize("code", [socket.EAI_AGAIN, socket.EAI_FAIL, socket.EAI_SYSTEM])
+def test_a_name_that_nobody_can_tell_of_now_may_be_asked_for_again(code: int) -> None:
+    with pytest.raises(httpcore2.ConnectError, match=r"'later\.test' could not be looked up"):
+        look_up("later.test", 443, _failing(code))
 
 
 def test_the_system_is_asked_for_addresses() -> None:
@@ -211,6 +239,17 @@ def test_the_system_is_asked_for_addresses() -> None:
 
 def _at_ease() -> None:
     """Let everything go on."""
+
+
+def _guard(policy: Policy, look_up: LookUp) -> GuardedBackend:
+    return GuardedBackend(policy, _at_ease, resolver=Resolver(look_up))
+
+
+def _failing(code: int) -> Callable[..., Any]:
+    def ask(*question: Any, **options: Any) -> Any:
+        raise socket.gaierror(code, "no answer")
+
+    return ask
 
 
 def _answering(*addresses: str) -> LookUp:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import random
 from pathlib import Path
 
 import httpcore2
@@ -24,6 +25,20 @@ def test_https_is_spoken_with_the_name_although_the_address_is_dialled(tmp_path:
     assert site.seen[0].headers["host"] == f"localhost:{site.port}"
 
 
+def test_large_bodies_go_both_ways_encrypted(tmp_path: Path) -> None:
+    authority = authority_for("localhost", tmp_path)
+    sent, answered = random.Random(1).randbytes(5_000_000), random.Random(2).randbytes(5_000_000)
+    with serving(body(answered), tls=authority.server) as site:
+        wire = Wire(POLICY, stall_seconds=5, tls=authority.client)
+
+        url, size = f"https://localhost:{site.port}/v", {"Content-Length": str(len(sent))}
+        with wire.send("PUT", url, size, pulse=lambda: None, content=sent) as reply:
+            received = b"".join(reply.body)
+
+    assert site.seen[0].body == sent
+    assert received == answered
+
+
 def test_a_certificate_for_another_name_is_refused(tmp_path: Path) -> None:
     authority = authority_for("elsewhere.example", tmp_path)
     with serving(body(b"hello"), tls=authority.server) as site:
@@ -42,6 +57,17 @@ def test_a_certificate_that_nobody_vouches_for_is_refused(tmp_path: Path) -> Non
             _get(Wire(POLICY, stall_seconds=5), f"https://localhost:{site.port}/v")
 
 
+def test_a_certificate_that_has_expired_is_refused(tmp_path: Path) -> None:
+    authority = authority_for("localhost", tmp_path, expired=True)
+    with serving(body(b"hello"), tls=authority.server) as site:
+        wire = Wire(POLICY, stall_seconds=5, tls=authority.client)
+
+        with pytest.raises(Unreachable, match=r"the certificate is not valid: .*expired"):
+            _get(wire, f"https://localhost:{site.port}/v")
+
+    assert site.seen == []
+
+
 @pytest.mark.parametrize("code", sorted(RETRYABLE_STATUSES))
 def test_a_status_that_may_pass_is_told_apart(code: int) -> None:
     with serving(status(code, Retry_After="7")) as site:
@@ -51,7 +77,9 @@ def test_a_status_that_may_pass_is_told_apart(code: int) -> None:
     assert (failure.value.status, failure.value.asked_seconds) == (code, 7.0)
 
 
-@pytest.mark.parametrize("asked", ["", "soon", "-1", "1.5", "Wed, 21 Oct 2026 07:28:00 GMT"])
+@pytest.mark.parametrize(
+    "asked", ["", "soon", "-1", "1.5", "Wed, 21 Oct 2015 07:28:00 GMT", "32 Oct"]
+)
 def test_a_wish_that_cannot_be_read_is_no_wish(asked: str) -> None:
     with serving(status(503, Retry_After=asked)) as site:
         with pytest.raises(Transient) as failure:
