@@ -26,6 +26,7 @@ GPU_SNAPSHOT = os.environ.get("MUSETALK_GPU_SNAPSHOT") == "1"
 WEIGHTS, AVATARS, COMPILED = "/weights", "/avatars", "/compiled"
 #: Snapshots go on reading these files: after any change to them, deploy again.
 weights = modal.Volume.from_name("musetalk-weights", create_if_missing=True)
+#: What a container adds to these, Modal keeps by itself; containers that start later find it.
 avatars = modal.Volume.from_name("musetalk-avatars", create_if_missing=True)
 compiled = modal.Volume.from_name("musetalk-compiled", create_if_missing=True)
 secret = modal.Secret.from_name(

@@ -18,7 +18,7 @@ from adapters.bootstrap import ReadEngine, bootstrap, read_engine
 from adapters.config import Config
 from adapters.log import Log, log_result, open_log
 from handler import Progress, Report, Runtime, WorkerBroken, handle
-from handler.job import job_id_of
+from handler.job import job_id_of, with_job_id
 from handler.progress import ignore
 
 #: Progress is told no more often.
@@ -71,14 +71,16 @@ class Jobs:
             self._retire()
             # Raised and not returned: Modal gives such a job to another container.
             raise RuntimeError("The GPU of this container is lost; the job was not begun.")
+        # A second run of the same call has this id as well.
+        named = with_job_id(job, call_id)
         try:
-            result = handle(_named(job, call_id), self._runtime, report)
+            result = handle(named, self._runtime, report)
         except WorkerBroken as broken:
             self._retire()
             result = broken.failure
         except BaseException as end:
             # Taken back, or the machine is: Modal wants no answer, and operators one line a job.
-            reason, job_id = type(end).__name__, job_id_of(_named(job, call_id))
+            reason, job_id = type(end).__name__, job_id_of(named)
             self._log.info("job interrupted", musetalk_job_id=job_id, reason=reason)
             raise
         log_result(self._log, result)
@@ -110,13 +112,6 @@ class Jobs:
             self._stop_fetching()
         except Exception as error:  # noqa: BLE001 - the answer of the job in hand matters more
             self._log.error("container not closed to new jobs", reason=type(error).__name__)
-
-
-def _named(job: Any, call_id: str | None) -> Any:
-    """Give a job that brings no id Modal's own, which a second run of it has as well."""
-    if not isinstance(job, Mapping) or call_id is None or job.get("musetalk_job_id") is not None:
-        return job
-    return {**job, "musetalk_job_id": call_id}
 
 
 class Abandoned(BaseException):

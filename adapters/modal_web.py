@@ -14,6 +14,7 @@ from typing import Any
 
 import modal
 from fastapi import FastAPI, Request, Response
+from grpclib.exceptions import StreamTerminatedError
 from modal.exception import (
     ExecutionError,
     FunctionTimeoutError,
@@ -22,6 +23,7 @@ from modal.exception import (
     OutputExpiredError,
     RemoteError,
 )
+from starlette.exceptions import HTTPException
 
 from adapters.http.body import read_job
 from adapters.http.refusals import (
@@ -37,6 +39,8 @@ from handler.job import job_id_of
 
 #: What Modal calls a call.
 CALL_ID = re.compile(r"fc-[A-Za-z0-9]{1,64}")
+#: What the SDK raises if Modal cannot be reached; nothing follows from it for the job.
+UNREACHED = (modal.Error, OSError, StreamTerminatedError)
 #: A good moment to ask again, for whoever got no result yet.
 RETRY_AFTER = {"Retry-After": "2"}
 
@@ -48,7 +52,7 @@ def web_app(handle: modal.Function[..., Any, Any]) -> FastAPI:
     app.add_api_route("/jobs", pages.submit, methods=["POST"])
     app.add_api_route("/jobs/{call_id}", pages.look, methods=["GET"])
     app.add_api_route("/jobs/{call_id}", pages.cancel, methods=["DELETE"])
-    for fault in (WorkerError, modal.Error):
+    for fault in (HTTPException, WorkerError, *UNREACHED, Exception):
         app.add_exception_handler(fault, pages.refuse)
     return app
 
@@ -83,7 +87,7 @@ class _Pages:
 
     async def refuse(self, request: Request, error: Exception) -> Response:
         """Answer what cannot be answered otherwise, in the one failure shape."""
-        if isinstance(error, modal.Error):
+        if isinstance(error, UNREACHED):
             error = WorkerUnavailable(f"Modal does not answer: {type(error).__name__}.")
         failure, status = refusal(error, getattr(request.state, "job_id", None))
         return _json(failure.to_json(), status, headers_of(error))
@@ -98,7 +102,7 @@ def _call(call_id: str) -> modal.FunctionCall[Any]:
 async def _result(call: modal.FunctionCall[Any]) -> Any:
     """Return what a call came to, or None while it goes on.
 
-    Raises ``modal.Error`` where it is the asking that failed, not the job.
+    Raises one of :data:`UNREACHED` where it is the asking that failed, not the job.
     """
     try:
         return await call.get.aio(timeout=0)
@@ -108,15 +112,15 @@ async def _result(call: modal.FunctionCall[Any]) -> Any:
         raise ResultExpired("This job's result is no longer kept.") from error
     except NotFoundError as error:
         raise _unknown(call.object_id) from error
-    except Exception as error:
-        # What a container raised is raised here again, whatever it was.
+    except (Exception, SystemExit) as error:
+        # What a container raised is raised here again, and must not end this process, too.
         fault = _fault(error)
         if fault is None:
             raise
         return Failure.of(fault).to_json()
 
 
-def _fault(error: Exception) -> WorkerError | None:
+def _fault(error: BaseException) -> WorkerError | None:
     """Return what became of a job that has no result, or None if that cannot be told."""
     match error:
         case RemoteError():
@@ -125,7 +129,7 @@ def _fault(error: Exception) -> WorkerError | None:
             return DeadlineExceeded("The job took longer than Modal lets any job take.")
         case InternalFailure():
             return ProcessingError("Modal lost the job.")
-        case modal.Error() if not isinstance(error, ExecutionError):
+        case _ if isinstance(error, UNREACHED) and not isinstance(error, ExecutionError):
             return None
     return ProcessingError(f"The worker failed: {type(error).__name__}: {error}")
 

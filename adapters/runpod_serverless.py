@@ -31,6 +31,7 @@ from adapters.runpod_sdk import RunpodJob, Sdk, import_sdk
 from handler.cancellation import Cancellation
 from handler.core import handle
 from handler.errors import ErrorType, Stage, WorkerBroken
+from handler.job import with_job_id
 from handler.ports import Runtime
 from handler.progress import Phase, Progress
 from handler.redaction import redact
@@ -122,7 +123,7 @@ class Door:
 
     def _run(self, job: RunpodJob, report: Cancellation) -> dict[str, Any]:
         try:
-            result = handle(_named(job), self._load(), report)
+            result = handle(with_job_id(job.get("input"), job["id"]), self._load(), report)
         except WorkerBroken as broken:
             self._broken = True
             result = broken.failure
@@ -169,14 +170,6 @@ async def _set_within(seconds: float, event: asyncio.Event) -> bool:
         async with asyncio.timeout(seconds):
             await event.wait()
     return event.is_set()
-
-
-def _named(job: RunpodJob) -> Any:
-    """Return what the caller sent, by RunPod's own id if it has no other."""
-    sent = job["input"]
-    if isinstance(sent, dict) and sent.get("musetalk_job_id") is None:
-        return {**sent, "musetalk_job_id": job["id"]}
-    return sent
 
 
 def _answer(result: Result) -> dict[str, Any]:

@@ -26,6 +26,10 @@ from handler.errors import InvalidJob
 METADATA_LIMIT_BYTES = 16 * 1024
 #: How many faults one message names; a hostile body can have thousands.
 FAULTS_NAMED = 5
+#: More than any object of a job has: to find a fault in each of thousands takes its time.
+FIELDS_LIMIT = 64
+#: What the names of job records end in (docs/contract.md section 5).
+RECORD_SUFFIX = ".json"
 
 CLOSED = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False, defer_build=True)
 
@@ -62,6 +66,12 @@ def _without_dot_dot(value: str) -> str:
     return value
 
 
+def _no_record(key: str) -> str:
+    if key.lower().endswith(RECORD_SUFFIX):
+        raise ValueError(f"must not end in {RECORD_SUFFIX}, as the records of jobs do")
+    return key
+
+
 def _small(value: dict[str, JsonValue]) -> dict[str, JsonValue]:
     try:
         size = len(json.dumps(value, ensure_ascii=False, allow_nan=False).encode())
@@ -75,6 +85,10 @@ def _small(value: dict[str, JsonValue]) -> dict[str, JsonValue]:
 Url = Annotated[
     str, StringConstraints(max_length=2048, pattern=r"^[A-Za-z][A-Za-z0-9+.\-]*://\S+$")
 ]
+#: Signed for a session, they carry its token.
+SignedUrl = Annotated[
+    str, StringConstraints(max_length=8192, pattern=r"^[A-Za-z][A-Za-z0-9+.\-]*://\S+$")
+]
 HttpsUrl = Annotated[str, StringConstraints(max_length=2048, pattern=r"^https://\S+$")]
 JobId = Annotated[
     str,
@@ -85,6 +99,7 @@ ObjectKey = Annotated[
     str,
     StringConstraints(pattern=r"^[A-Za-z0-9._:\-][A-Za-z0-9._:/\-]{0,999}$"),
     AfterValidator(_without_dot_dot),
+    AfterValidator(_no_record),
 ]
 AspectRatio = Annotated[str, StringConstraints(pattern=r"^[1-9][0-9]{0,3}:[1-9][0-9]{0,3}$")]
 Resolution = Annotated[
@@ -114,8 +129,8 @@ class OutputTarget(BaseModel):
     model_config = CLOSED
 
     key: ObjectKey | None = None
-    put_url: Url | None = None
-    get_url: Url | None = None
+    put_url: SignedUrl | None = None
+    get_url: SignedUrl | None = None
 
     @model_validator(mode="after")
     def _key_or_pair(self) -> Self:
@@ -158,6 +173,8 @@ class Job(BaseModel):
 
 def _given(raw: Mapping[str, Any], model: type[BaseModel]) -> dict[str, Any]:
     """Drop the known fields that are null, also in the objects below."""
+    if len(raw) > FIELDS_LIMIT:
+        raise InvalidJob(f"Invalid job: {len(raw)} fields in one object.", field=None)
     given = {
         name: value
         for name, value in raw.items()
@@ -180,6 +197,13 @@ def _invalid(error: ValidationError) -> InvalidJob:
     named = "; ".join(f"{field[:200]}: {reason}" for field, reason in faults[:FAULTS_NAMED])
     field, reason = faults[0]
     return InvalidJob(f"Invalid job: {named}", field=field[:200], reason=reason)
+
+
+def with_job_id(raw: Any, job_id: str | None) -> Any:
+    """Give a request that brings no id of its own another, such as its platform's."""
+    if not isinstance(raw, Mapping) or raw.get("musetalk_job_id") is not None:
+        return raw
+    return {**raw, "musetalk_job_id": job_id}
 
 
 def job_id_of(raw: object) -> str | None:

@@ -41,7 +41,9 @@ class Plane:
 
     __mapping__ = api_grpc.ModalClientBase.__mapping__
 
-    def __init__(self, *answerers: object) -> None:
+    def __init__(self, cut_off: set[str], *answerers: object) -> None:
+        """Hang up on the procedure calls that are ``cut_off``."""
+        self._cut_off = cut_off
         self._answerers = answerers
 
     def __getattr__(self, procedure: str) -> Callable[[Any], Coroutine[Any, Any, None]]:
@@ -51,6 +53,9 @@ class Plane:
 
         async def serve(stream: Any) -> None:
             request = await stream.recv_message()
+            if procedure in self._cut_off:
+                await stream.cancel()
+                return
             if method is None:
                 raise GRPCError(Status.UNIMPLEMENTED, procedure)
             answer = method(request)
@@ -71,6 +76,8 @@ class ModalBackend:
         self.registry = Registry(secrets)
         #: All that there were, the latest of a function last.
         self.containers: list[Container] = []
+        #: Procedure calls that get no answer.
+        self.cut_off: set[str] = set()
         self._place = place
         self._servers: list[grpclib.server.Server] = []
         self._lives: set[asyncio.Task[None]] = set()
@@ -145,7 +152,7 @@ class ModalBackend:
 
     async def _serve(self, *answerers: object) -> str:
         listener = socket.create_server((HOST, 0))
-        server = grpclib.server.Server([Plane(*answerers)])
+        server = grpclib.server.Server([Plane(self.cut_off, *answerers)])
         await server.start(sock=listener)
         self._servers.append(server)
         return _url(listener)

@@ -55,7 +55,15 @@ class _State:
     taken: list[str] = field(default_factory=list)
     posts: list[Post] = field(default_factory=list)
     pings: list[dict[str, str]] = field(default_factory=list)
+    #: How often jobs were asked for while there was no answer but 500.
+    vain: int = 0
+    broken: bool = False
     over: bool = False
+
+    @property
+    def silent(self) -> bool:
+        """Tell whether there is nothing to say to somebody who asks for jobs."""
+        return not (self.waiting or self.broken or self.over)
 
 
 class RunpodBackend:
@@ -64,6 +72,8 @@ class RunpodBackend:
     def __init__(self, slow_progress_seconds: float = 0.0) -> None:
         """Take this long to answer a report of progress."""
         self.slow_progress_seconds = slow_progress_seconds
+        #: The statuses with which the next answers are refused, and not kept.
+        self.refusals: deque[int] = deque()
         self._changed = threading.Condition()
         self._state = _State()
         self._submitted = 0
@@ -101,12 +111,26 @@ class RunpodBackend:
 
     def submit(self, job: object) -> str:
         """Queue a job as a request's ``input`` and return RunPod's id of it."""
+        return self.send(input=job)
+
+    def send(self, **request: object) -> str:
+        """Queue a request as it is, and return RunPod's id of it."""
         with self._changed:
             self._submitted += 1
             job_id = f"request-{self._submitted}-e1"
-            self._state.waiting.append({"id": job_id, "input": job})
+            self._state.waiting.append({"id": job_id, **request})
             self._changed.notify_all()
         return job_id
+
+    def break_down(self) -> None:
+        """Answer whoever asks for jobs with 500 from now on, also those who wait already."""
+        with self._changed:
+            self._state.broken = True
+            self._changed.notify_all()
+
+    def recover(self) -> None:
+        """Hand out jobs again."""
+        self._state.broken = False
 
     def stop(self, job_id: str) -> None:
         """Cancel a job, or let it time out: to a worker these are the same."""
@@ -136,6 +160,10 @@ class RunpodBackend:
         """Return the jobs that a worker has taken, in order."""
         return list(self._state.taken)
 
+    def vain(self) -> int:
+        """Return how often jobs were asked for in vain."""
+        return self._state.vain
+
     def pings(self) -> list[dict[str, str]]:
         """Return the heartbeats, each the query that it carried."""
         return list(self._state.pings)
@@ -153,9 +181,13 @@ class RunpodBackend:
 
     # -- what the worker gets --------------------------------------------------------------------
 
-    def take(self, most: int, gone: Callable[[], bool]) -> list[dict[str, Any]]:
+    def take(self, most: int, gone: Callable[[], bool]) -> list[dict[str, Any]] | None:
         with self._changed:
-            self._changed.wait_for(lambda: self._state.waiting or self._state.over, POLL_SECONDS)
+            self._changed.wait_for(lambda: not self._state.silent, POLL_SECONDS)
+            if self._state.broken:
+                self._state.vain += 1
+                self._changed.notify_all()
+                return None
             if gone():
                 return []
             count = min(most, len(self._state.waiting))
@@ -177,7 +209,9 @@ class RunpodBackend:
             body, status = {}, 400
         post = Post(job_id, body, status, time.monotonic())
         with self._changed:
-            if status == 200:
+            if post.final and self.refusals:
+                post.status = self.refusals.popleft()
+            if post.status == 200:
                 self._state.posts.append(post)
             self._changed.notify_all()
             if not post.final:
@@ -213,12 +247,11 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         backend, (kind, _, query) = self.server.backend, self._target()
-        if kind == "job-take":
-            jobs = backend.take(1, self._hung_up)
-            self._reply(200 if jobs else 204, jobs[0] if jobs else None)
-        elif kind == "job-take-batch":
-            jobs = backend.take(int(query["batch_size"]), self._hung_up)
-            self._reply(200 if jobs else 204, jobs or None)
+        if kind in {"job-take", "job-take-batch"}:
+            jobs = backend.take(int(query.get("batch_size", 1)), self._hung_up)
+            status = 500 if jobs is None else 200 if jobs else 204
+            one_by_one = kind == "job-take"
+            self._reply(status, (jobs[0] if one_by_one else jobs) if jobs else None)
         elif kind == "job-stop":
             stops = backend.stops()
             self._reply(200 if stops else 204, {"jobsToStop": stops} if stops else None)

@@ -23,7 +23,7 @@ from adapters.http.refusals import headers_of, refusal
 from adapters.http.tally import Tally
 from adapters.http.ticket import Ticket
 from adapters.log import Log
-from handler import ErrorType, Failure, Job, Result, Stage, Success, WorkerError
+from handler import Failure, Job, Result, Success, WorkerError
 from handler.job import job_id_of
 
 #: The status of a request whose caller did not wait for the answer.
@@ -117,19 +117,6 @@ class Door:
         failure, status = refusal(error, job_id, runtime.worker if runtime else None)
         return self._refused(request, failure, status, headers_of(error))
 
-    async def misdirected(self, request: Request, error: Exception) -> Response:
-        """Answer a request for a page that is not there, or for something else than is done."""
-        assert isinstance(error, HTTPException)
-        status = HTTPStatus(error.status_code)
-        failure = Failure(
-            error_type=ErrorType.MEDIA,
-            error_message=f"{status.phrase}; /docs says what can be asked.",
-            stage=Stage.VALIDATION,
-            retryable=False,
-            error_code=status.name.lower(),
-        )
-        return self._refused(request, failure, status, error.headers)
-
     async def _take(self, request: Request) -> Ticket:
         self.queue.check()
         raw = await read_job(request)
@@ -170,8 +157,7 @@ def build_app(door: Door, token: SecretStr | None = None) -> FastAPI:
     Without a token they answer only what is asked from this machine.
     """
     app = _App(title="musetalk-worker", version=__version__, redoc_url=None)
-    app.add_exception_handler(HTTPException, door.misdirected)
-    for fault in (WorkerError, Exception):
+    for fault in (HTTPException, WorkerError, Exception):
         app.add_exception_handler(fault, door.refuse)
     # Probes cannot be told a token.
     app.add_api_route("/hc", door.check, responses=_HEALTH)

@@ -6,7 +6,7 @@ import asyncio
 import threading
 import uuid
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -22,6 +22,7 @@ from adapters.http.tally import Tally
 from adapters.http.ticket import Ticket
 from adapters.log import Log, log_result
 from handler import Failure, Job, Result, Runtime, WorkerBroken, handle
+from handler.job import with_job_id
 
 #: How long a job that was told to stop may take to do so.
 STOP_SECONDS = 2.0
@@ -85,8 +86,7 @@ class JobQueue:
         :class:`WorkerUnavailable`.
         """
         self.check()
-        if isinstance(raw, Mapping) and raw.get("musetalk_job_id") is None:
-            raw = {**raw, "musetalk_job_id": uuid.uuid4().hex}
+        raw = with_job_id(raw, uuid.uuid4().hex)
         job = Job.parse(raw)
         ticket = self._joined(job) or self._enter(job, raw)
         ticket.callers += 1

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from http import HTTPStatus
 
+from starlette.exceptions import HTTPException
+
 from handler.errors import ErrorType, ProcessingError, Stage, WorkerError
 from handler.result import Failure, Worker
 
@@ -61,6 +63,8 @@ def refusal(
     error: Exception, job_id: str | None, worker: Worker | None = None
 ) -> tuple[Failure, int]:
     """Return what a request that was not even begun is answered with, and by which status."""
+    if isinstance(error, HTTPException):
+        return _misdirection(HTTPStatus(error.status_code)), error.status_code
     failure = Failure.of(error, musetalk_job_id=job_id, worker=worker)
     known = (status for kind, status in _STATUS.items() if isinstance(error, kind))
     status = next(known, failure.http_status)
@@ -72,9 +76,22 @@ def refusal(
 
 def headers_of(error: Exception) -> dict[str, str]:
     """Return what the status of a refusal obliges to say."""
+    if isinstance(error, HTTPException):
+        return dict(error.headers or {})
     if isinstance(error, WorkerBusy | WorkerUnavailable):
         return {"Retry-After": str(RETRY_AFTER_SECONDS)}
     return {"WWW-Authenticate": "Bearer"} if isinstance(error, Unauthorized) else {}
+
+
+def _misdirection(status: HTTPStatus) -> Failure:
+    """Answer what asks for a page that is not there, or for something else than is done there."""
+    return Failure(
+        error_type=ErrorType.MEDIA,
+        error_message=f"{status.phrase}.",
+        stage=Stage.VALIDATION,
+        retryable=False,
+        error_code=status.name.lower(),
+    )
 
 
 _STATUS: Mapping[type[WorkerError], int] = {

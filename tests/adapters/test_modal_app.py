@@ -6,18 +6,32 @@ import threading
 from collections.abc import Iterator
 from importlib.metadata import version
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import requests
+from modal._serialization import serialize
 from modal_proto import api_pb2
+from modal_proto.api_pb2 import GenericResult
 
 import modal_app
 from adapters import __version__
+from adapters.config import Config
+from adapters.http.access import open_listener, url_of
+from adapters.http_server import served_in_thread
+from adapters.modal_web import web_app
 from tests.adapters.transfer.loopback import Handler, body, serving
 from tests.drive_modal import APP, BUCKET, NAME, ModalDoor
 from tests.modal_backend import ModalBackend
 
 WORKER = "Worker.*"
+TIMEOUT = GenericResult.GENERIC_STATUS_TIMEOUT
+INTERNAL_FAILURE = GenericResult.GENERIC_STATUS_INTERNAL_FAILURE
+TERMINATED = GenericResult.GENERIC_STATUS_TERMINATED
+FAILURE = GenericResult.GENERIC_STATUS_FAILURE
+#: What is said of a job whose container failed it.
+LOST = ("processing_failed", True)
 REPOSITORY = APP.parent
 
 
@@ -226,9 +240,10 @@ def test_a_container_that_is_no_longer_needed_keeps_what_it_learnt(
 
     container = door.backend.retire(WORKER)
 
+    commits = door.backend.registry.commits
     assert container.returncode == 0
     assert "container stops" in container.log
-    assert door.backend.registry.commits["musetalk-avatars"] > 0
+    assert min(commits["musetalk-avatars"], commits["musetalk-compiled"]) > 0
 
 
 def test_a_wrong_setting_is_named_to_whoever_waits(tmp_path: Path, library: Library) -> None:
@@ -292,6 +307,83 @@ def test_over_http_a_job_is_taken_back(door: ModalDoor, library: Library) -> Non
     assert door.wait(job_id)["error_type"] == "cancelled"
 
 
+def test_over_http_a_job_that_has_ended_cannot_be_taken_back_any_more(
+    door: ModalDoor, library: Library
+) -> None:
+    job_id = door.submit(library.job("gone.mp4"))
+    result = door.wait(job_id)
+
+    answers = [door.ask("DELETE", f"/jobs/{job_id}") for _ in range(2)]
+
+    assert [(answer.status_code, answer.json()) for answer in answers] == [(200, result)] * 2
+
+
+@pytest.mark.parametrize(
+    ("end", "code", "retryable"),
+    [
+        (GenericResult(status=TIMEOUT), "deadline_exceeded", True),
+        (GenericResult(status=INTERNAL_FAILURE), "processing_failed", True),
+        (GenericResult(status=TERMINATED), "cancelled", False),
+        (GenericResult(status=FAILURE, data=serialize(ZeroDivisionError())), *LOST),
+        (GenericResult(status=FAILURE, data=b"of a class that nobody knows"), *LOST),
+        # Raised again in a poller, this once ended the web app, and the next one that was started.
+        (GenericResult(status=FAILURE, data=serialize(SystemExit(3))), *LOST),
+    ],
+    ids=["too slow", "lost", "taken back", "raised", "raised the unknown", "left"],
+)
+def test_over_http_a_job_without_a_result_of_its_own_has_failed(
+    door: ModalDoor, end: GenericResult, code: str, *, retryable: bool
+) -> None:
+    job_id = door.backend.calls.ended(end)
+
+    answer = door.ask("GET", f"/jobs/{job_id}")
+
+    failure = answer.json()
+    assert (answer.status_code, failure["status"]) == (200, "failed")
+    assert (failure["error_code"], failure["retryable"]) == (code, retryable)
+
+
+@pytest.mark.parametrize(
+    ("method", "call"),
+    [
+        ("POST", "FunctionMap"),
+        ("GET", "FunctionGetOutputs"),
+        ("DELETE", "FunctionCallCancel"),
+    ],
+)
+def test_over_http_a_job_has_not_failed_because_modal_does_not_answer(
+    door: ModalDoor, library: Library, method: str, call: str
+) -> None:
+    job_id = door.backend.calls.ended(GenericResult(status=TERMINATED))
+    door.backend.cut_off.add(call)
+
+    if method == "POST":
+        answer = door.ask("POST", "/jobs", json=library.job())
+    else:
+        answer = door.ask(method, f"/jobs/{job_id}")
+    door.backend.cut_off.clear()
+
+    failure = answer.json()
+    assert (answer.status_code, answer.headers["Retry-After"]) == (503, "10")
+    assert (failure["error_code"], failure["retryable"]) == ("worker_unavailable", True)
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status", "code"),
+    [
+        ("GET", "/nonsense", 404, "not_found"),
+        ("GET", "/jobs/a%2Fb", 404, "not_found"),
+        ("PUT", "/jobs", 405, "method_not_allowed"),
+    ],
+)
+def test_over_http_there_is_one_shape_for_whatever_is_refused(
+    door: ModalDoor, method: str, path: str, status: int, code: str
+) -> None:
+    answer = door.ask(method, path)
+
+    assert (answer.status_code, answer.json()["error_code"]) == (status, code)
+
+
 @pytest.mark.parametrize(
     ("sent", "field"), [(b"{", None), (b"[]", None), (b'{"video_url": 1}', "video_url")]
 )
@@ -319,6 +411,22 @@ def test_over_http_a_job_that_is_not_there_is_said_to_be_so(
     answer = door.ask(method, f"/jobs/{job_id}")
 
     assert (answer.status_code, answer.json()["error_code"]) == (status, code)
+
+
+def test_over_http_a_bug_has_the_shape_of_any_failure_too(job: dict[str, Any]) -> None:
+    async def stumble(job: Any) -> Any:
+        raise ZeroDivisionError
+
+    handle: Any = SimpleNamespace(spawn=SimpleNamespace(aio=stumble))
+    with (
+        open_listener(Config.from_env({"PORT": "0"})) as listener,
+        served_in_thread(web_app(handle), listener),
+    ):
+        answer = requests.post(f"{url_of(listener)}/jobs", json=job, timeout=60)
+
+    failure = answer.json()
+    assert (answer.status_code, failure["error_code"]) == (500, "unknown_error")
+    assert failure["musetalk_job_id"] == job["musetalk_job_id"]
 
 
 def test_over_http_nobody_gets_in_without_the_token(door: ModalDoor) -> None:

@@ -119,7 +119,8 @@ def test_junk_is_refused_and_the_worker_goes_on(fake: RunpodDriver) -> None:
     nested: dict[str, Any] = {}
     for _ in range(400):
         nested = {"metadata": nested}
-    junk = [None, [FAKE_MEDIA], "a job", {"junk": "x" * 9_900_000}, {**FAKE_MEDIA, **nested}]
+    fields = [{"junk": "x" * 9_900_000}, nested, {"\udce9": 1}, {"musetalk_job_id": "../b"}]
+    junk = [None, [FAKE_MEDIA], "a job", *({**FAKE_MEDIA, **field} for field in fields)]
 
     handles = [fake.submit(job) for job in (*junk, FAKE_MEDIA)]
     *refused, last = [fake.wait(handle) for handle in handles]
@@ -127,6 +128,21 @@ def test_junk_is_refused_and_the_worker_goes_on(fake: RunpodDriver) -> None:
     for failure in refused:
         assert (failure["error_type"], failure["error_code"]) == ("media_error", "invalid_job")
     assert last["status"] == "success"
+
+
+def test_a_request_without_a_job_is_answered_without_our_insides(fake: RunpodDriver) -> None:
+    failure = fake.wait(fake.backend.send())
+
+    assert (failure["error_type"], failure["error_code"]) == ("media_error", "invalid_job")
+
+
+def test_what_runpod_adds_to_a_job_is_no_part_of_it(fake: RunpodDriver) -> None:
+    ours = {"webhook": f"https://example.com/?{SECRET}", "s3Config": {"accessSecret": SECRET}}
+
+    handle = fake.backend.send(input=FAKE_MEDIA, policy={"ttl": 10_000}, batchId="7", **ours)
+
+    assert fake.wait(handle)["status"] == "success"
+    assert SECRET not in fake.log
 
 
 def test_a_result_that_would_get_lost_on_its_way_is_a_failure_instead(fake: RunpodDriver) -> None:
@@ -137,6 +153,16 @@ def test_a_result_that_would_get_lost_on_its_way_is_a_failure_instead(fake: Runp
         assert (failure["error_type"], failure["retryable"]) == ("unknown_error", False)
         assert failure["error_code"] == "result_unsendable"
     assert last["status"] == "success"
+
+
+def test_an_answer_that_runpod_does_not_take_is_all_that_is_lost(fake: RunpodDriver) -> None:
+    fake.backend.refusals.append(400)
+
+    refused = fake.submit(FAKE_MEDIA)
+    fake.log_line(refused, "Failed to return job results")
+
+    assert fake.run(FAKE_MEDIA)["status"] == "success"
+    assert fake.backend.posts(refused) == []
 
 
 # -- two jobs, and fewer ---------------------------------------------------------------------------
@@ -173,6 +199,35 @@ def test_a_stopped_job_frees_the_gpu_within_two_seconds(fake: RunpodDriver, tmp_
     assert fake.backend.final(following, 0).arrived - stopped < 2
     assert not any(post.final for post in fake.backend.posts(unwanted))
     assert "cancelled" in fake.log_line(unwanted, "job failed")
+
+
+def test_only_the_job_that_is_stopped_ends(fake: RunpodDriver, tmp_path: Path) -> None:
+    over = fake.submit(FAKE_MEDIA)
+    fake.wait(over)
+    animating = fake.submit(fake_job(until=tmp_path / "gate"))
+    fake.backend.progress(animating, timeout=10)
+    waiting = fake.submit(FAKE_MEDIA)
+    fake.backend.progress(waiting, timeout=10)
+
+    for job in (over, "never heard of", waiting):
+        fake.cancel(job)
+    end = fake.log_line(waiting, "job failed", timeout=2)
+    (tmp_path / "gate").touch()
+
+    assert "cancelled" in end
+    assert fake.wait(animating)["status"] == "success"
+
+
+def test_a_video_that_is_being_stored_can_be_stopped_too(
+    fake: RunpodDriver, tmp_path: Path
+) -> None:
+    unwanted = fake.submit(fake_job(upload_until=tmp_path / "never"))
+    fake.backend.progress(unwanted, timeout=10)
+
+    fake.cancel(unwanted)
+
+    end = fake.log_line(unwanted, "job failed", timeout=2)
+    assert '"error_code": "cancelled", "stage": "upload"' in end
 
 
 def test_a_slow_download_can_be_stopped_too(preview: RunpodDriver, media: str) -> None:
@@ -269,7 +324,7 @@ def test_an_idle_worker_ends_at_once_and_leaves_nothing_behind(tmp_path: Path) -
             os.killpg(worker.process.pid, signal.SIGKILL)
 
 
-def test_what_is_in_hand_is_finished_and_nothing_begun_before_the_worker_ends(
+def test_what_is_in_hand_is_finished_and_nothing_begun_however_often_the_worker_is_told_to_end(
     tmp_path: Path,
 ) -> None:
     gate, second_gate = tmp_path / "gate", tmp_path / "second gate"
@@ -278,6 +333,7 @@ def test_what_is_in_hand_is_finished_and_nothing_begun_before_the_worker_ends(
         worker.backend.progress(in_hand, timeout=10)
         worker.terminate()
         worker.log_line("leaving")
+        worker.terminate()
         # A request for a job was already open: RunPod may answer it.
         just_taken = worker.submit(fake_job(until=second_gate))
         worker.backend.wait_for(lambda: just_taken in worker.backend.taken(), 5, "the taking")
@@ -289,6 +345,23 @@ def test_what_is_in_hand_is_finished_and_nothing_begun_before_the_worker_ends(
         assert worker.exit_code() == 0
         assert [worker.wait(job, 0)["status"] for job in (in_hand, just_taken)] == ["success"] * 2
         assert worker.backend.waiting() == [late]
+
+
+def test_a_server_that_is_out_of_order_is_not_stormed_with_questions(
+    fake: RunpodDriver, tmp_path: Path
+) -> None:
+    in_hand = fake.submit(fake_job(until=tmp_path / "gate"))
+    fake.backend.progress(in_hand, timeout=10)
+
+    broken = time.monotonic()
+    fake.backend.break_down()
+    fake.backend.wait_for(lambda: fake.backend.vain() >= 3, 10, "the third question")
+    asked = time.monotonic()
+    fake.backend.recover()
+    (tmp_path / "gate").touch()
+
+    assert asked - broken > 0.8
+    assert fake.wait(in_hand)["status"] == fake.run(FAKE_MEDIA)["status"] == "success"
 
 
 # -- starts of the worker --------------------------------------------------------------------------
@@ -331,6 +404,13 @@ def test_a_worker_needs_no_store_for_jobs_that_bring_their_own(tmp_path: Path) -
 
         assert failure["error_code"] == "invalid_job"
         assert "put_url" in worker.log_line("no storage")
+
+
+def test_words_of_the_command_line_are_not_taken_for_the_sdks(tmp_path: Path) -> None:
+    words = ("--rp_serve_api", "--rp_log_level=DEBUG", "--test", "no JSON")
+
+    with RunpodDriver(tmp_path, (*FAKE_WORKER, *words)) as worker:
+        assert worker.run(FAKE_MEDIA)["status"] == "success"
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from pydantic import ValidationError
 
 from handler import Job
 from handler.errors import InvalidJob
-from handler.job import METADATA_LIMIT_BYTES, SyncMode, job_id_of
+from handler.job import METADATA_LIMIT_BYTES, SyncMode, job_id_of, with_job_id
 
 SECRET = "hunter2"
 
@@ -164,6 +164,16 @@ def test_every_fault_of_a_job_is_named_at_once(job: dict[str, Any]) -> None:
     message = refusal(bad).message
 
     assert all(name in message for name in ("resolution", "sync_mode", "params.crf"))
+
+
+@pytest.mark.parametrize("place", ["params", "output", None])
+def test_a_body_of_countless_fields_is_not_searched_for_each_fault(
+    job: dict[str, Any], place: str | None
+) -> None:
+    fields = {f"field-{number}": number for number in range(65)}
+
+    with pytest.raises(InvalidJob, match=r"\d\d fields in one object"):
+        Job.parse(job | ({place: fields} if place else fields))
 
 
 def test_a_body_of_a_thousand_faults_gets_a_short_answer(job: dict[str, Any]) -> None:
@@ -370,6 +380,33 @@ def test_any_other_output_is_refused(job: dict[str, Any], output: dict[str, Any]
     error = refusal(job | {"output": output})
 
     assert error.details["field"].startswith("output")
+
+
+@pytest.mark.parametrize("key", ["other-job.json", "a/b.JSON"])
+def test_a_video_cannot_take_the_place_of_a_jobs_record(job: dict[str, Any], key: str) -> None:
+    with pytest.raises(InvalidJob, match="must not end in"):
+        Job.parse(job | {"output": {"key": key}})
+
+
+def test_a_signature_with_a_sessions_token_is_not_too_long(job: dict[str, Any]) -> None:
+    put_url = "https://bucket.example/v.mp4?X-Amz-Security-Token=".ljust(4096, "t")
+
+    read = Job.parse(job | {"output": {"put_url": put_url, "get_url": "https://example.com/v"}})
+
+    assert read.output is not None
+    assert read.output.put_url == put_url
+
+
+@pytest.mark.parametrize("given", [None, "own"])
+def test_a_job_has_its_platforms_id_unless_it_brings_one(given: str | None) -> None:
+    named = with_job_id({"musetalk_job_id": given, "video_url": "v"}, "platforms")
+
+    assert named == {"musetalk_job_id": given or "platforms", "video_url": "v"}
+
+
+@pytest.mark.parametrize("raw", [None, [], "job", 7])
+def test_what_is_no_object_is_given_no_id(raw: object) -> None:
+    assert with_job_id(raw, "platforms") is raw
 
 
 @pytest.mark.parametrize("seconds", [1, 1.5, 86400])
