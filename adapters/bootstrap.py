@@ -5,21 +5,39 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 from pydantic import SecretStr
 
 from adapters import __version__
 from adapters.config import Config, ConfigError, EncoderName, EngineName
+from adapters.journal import DiskJournal
+from adapters.supervised import SupervisedEngine
+from adapters.supervision.loaded import CheckedEngine, EngineFacts
+from adapters.transfer.bucket import Bucket, s3_client
 from adapters.transfer.fetch import HttpFetch
 from adapters.transfer.guard import Policy
-from adapters.transfer.local import DirectoryStore
+from adapters.transfer.local import DirectoryRecords, DirectoryStore
 from adapters.transfer.presigned import PresignedStore
-from adapters.transfer.store import S3Store, s3_client
+from adapters.transfer.records import S3Records
+from adapters.transfer.store import S3Store
 from adapters.transfer.webhook import Webhooks
 from adapters.workspace import Workspaces
 from handler.errors import ToolMissing
-from handler.ports import Fetch, Runtime, Store
+from handler.fingerprint import fingerprint
+from handler.job import Job
+from handler.ports import (
+    Engine,
+    Fetch,
+    NoRecords,
+    Observe,
+    Records,
+    Runtime,
+    Store,
+    overlook,
+)
 from handler.result import Worker
 from inference.avatar_cache import AvatarCache
 from inference.engine import LipSync
@@ -50,37 +68,63 @@ def bootstrap(
     fetch: Fetch | None = None,
     store: Store | None = None,
     engine: ReadEngine | None = None,
+    *,
+    supervised: bool = False,
 ) -> Runtime:
     """Build all that outlives a job; ``fetch`` and ``store`` replace those of the configuration.
 
-    An ``engine`` that was read before is not read again. Raises :class:`ConfigError` if the
-    configuration cannot work, with what to do about it.
+    An ``engine`` that was read before is not read again. ``supervised`` is what the door would have
+    where the configuration leaves it the choice: an engine in a process of its own, which reads
+    its engine itself. Raises :class:`ConfigError` if the configuration cannot work, with what to
+    do about it.
     """
     started = time.monotonic()
+    if config.supervised is not None:
+        supervised = config.supervised
+    film, facts = _supervised(config) if supervised else load_engine(config, engine)
+    workspaces = _workspaces()
+    identify = partial(fingerprint, engine=facts.name, weights=facts.weights)
+    store, records = (store, NoRecords()) if store else _storage(config, identify)
+    worker = Worker(
+        version=__version__,
+        engine=facts.name,
+        weights=facts.weights,
+        worker_id=config.worker_id,
+        provider=config.provider,
+        cold_start_sec=round(time.monotonic() - started, 3),
+    )
+    return Runtime(
+        engine=film,
+        fetch=fetch or web_fetch(config),
+        store=store,
+        probe=FfprobeGate(_limits(config)),
+        workspace=workspaces,
+        notify=_webhooks(config),
+        clock=time.monotonic,
+        worker=worker,
+        gpu_class=config.gpu_class or facts.device,
+        job_timeout_seconds=config.job_timeout_sec,
+        records=records,
+        journal=DiskJournal(config.avatar_cache_dir / "journal"),
+        observe=_telemetry(config, worker),
+    )
+
+
+def load_engine(
+    config: Config, engine: ReadEngine | None = None
+) -> tuple[CheckedEngine[Any], EngineFacts]:
+    """Load the engine into this process; raise :class:`ConfigError` if it cannot work."""
     return_freed_memory()
     limits = _limits(config)
     parts = (engine or read_engine(config))()
     cache = AvatarCache(config.avatar_cache_dir, config.avatar_cache_mb * MEGABYTE)
-    workspaces = _workspaces()
-    return Runtime(
-        engine=LipSync(parts, cache, limits, _encoder(config, limits)),
-        fetch=fetch or web_fetch(config),
-        store=store or PresignedStore(_policy(config), _own_store(config)),
-        probe=FfprobeGate(limits),
-        workspace=workspaces,
-        notify=_webhooks(config),
-        clock=time.monotonic,
-        worker=Worker(
-            version=__version__,
-            engine=parts.name,
-            weights=parts.weights,
-            worker_id=config.worker_id,
-            provider=config.provider,
-            cold_start_sec=round(time.monotonic() - started, 3),
-        ),
-        gpu_class=config.gpu_class or parts.device,
-        job_timeout_seconds=config.job_timeout_sec,
-    )
+    film = LipSync(parts, cache, limits, _encoder(config, limits))
+    return film, EngineFacts(parts.name, parts.weights, parts.device)
+
+
+def _supervised(config: Config) -> tuple[Engine[Any], EngineFacts]:
+    engine = SupervisedEngine(partial(load_engine, config.without_secrets()))
+    return engine, engine.facts
 
 
 def _workspaces() -> Workspaces:
@@ -117,7 +161,7 @@ def _musetalk(config: Config) -> ReadEngine:
         # PyTorch takes seconds to import, and the preview does without it.
         from inference.musetalk.device import Device
         from inference.musetalk.parts import musetalk_parts, read_musetalk
-    except ImportError as error:
+    except ModuleNotFoundError as error:
         raise ConfigError(
             f"MUSETALK_ENGINE is musetalk, and {error.name} is not installed: install the worker as"
             " musetalk-worker[musetalk], or set MUSETALK_ENGINE=preview to try it without networks"
@@ -187,6 +231,23 @@ def _policy(config: Config) -> Policy:
     return Policy(config.allow_http, config.allow_private_hosts)
 
 
+def _telemetry(config: Config, worker: Worker) -> Observe:
+    """Return what sends spans of jobs, if there is anybody to send them to."""
+    if config.otlp_endpoint is None:
+        return overlook
+    try:
+        # A third of a second that a worker without a collector need not spend.
+        from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
+
+        from adapters.telemetry import FLUSH_SECONDS, Spans
+    except ModuleNotFoundError as error:
+        raise ConfigError(
+            f"OTEL_EXPORTER_OTLP_ENDPOINT is set, and {error.name} is not installed: install the"
+            " worker as musetalk-worker[telemetry]."
+        ) from error
+    return Spans(OTLPSpanExporter(timeout=FLUSH_SECONDS), worker)
+
+
 def _webhooks(config: Config) -> Webhooks:
     try:
         return Webhooks(_policy(config), _revealed(config.webhook_secret))
@@ -194,19 +255,26 @@ def _webhooks(config: Config) -> Webhooks:
         raise ConfigError(str(error)) from error
 
 
-def _own_store(config: Config) -> Store | None:
-    """Return where this worker puts videos whose jobs bring no place of their own."""
+def _storage(config: Config, identify: Callable[[Job], str]) -> tuple[Store, Records]:
+    """Return where videos go, and where the jobs are on record that bring no place of their own."""
+    own, records = _own_storage(config, identify)
+    return PresignedStore(_policy(config), own, stall_seconds=config.stall_sec), records
+
+
+def _own_storage(config: Config, identify: Callable[[Job], str]) -> tuple[Store | None, Records]:
     if config.output_dir is not None:
-        return DirectoryStore(config.output_dir)
+        return DirectoryStore(config.output_dir), DirectoryRecords(config.output_dir)
     if config.b2_bucket_name is None:
-        return None
+        return None, NoRecords()
     client = s3_client(
         config.s3_endpoint_url,
         config.s3_region,
         config.b2_key_id or "",
         _revealed(config.b2_app_key) or "",
     )
-    return S3Store(client, config.b2_bucket_name, config.b2_prefix, config.output_url_template)
+    bucket = Bucket(client, config.b2_bucket_name, config.b2_prefix, config.output_url_template)
+    records = S3Records(bucket)
+    return S3Store(bucket, records, identify), records
 
 
 def _revealed(secret: SecretStr | None) -> str | None:

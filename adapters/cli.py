@@ -141,7 +141,7 @@ def serve() -> None:
     def load() -> Runtime:
         from adapters.bootstrap import bootstrap
 
-        return bootstrap(config)
+        return bootstrap(config, supervised=True)
 
     try:
         config = Config.from_env(os.environ)
@@ -164,7 +164,7 @@ def local() -> None:
     def load() -> Runtime:
         from adapters.bootstrap import bootstrap
 
-        return bootstrap(config)
+        return bootstrap(config, supervised=True)
 
     try:
         config = Config.from_env(os.environ)

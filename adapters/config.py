@@ -21,7 +21,7 @@ from pydantic import (
     ValidationError,
 )
 
-from adapters.transfer.store import DEFAULT_OUTPUT_URL_TEMPLATE
+from adapters.transfer.bucket import DEFAULT_OUTPUT_URL_TEMPLATE
 
 #: The first of these that is set names the worker, in every message that it sends.
 IDENTITY_VARIABLES = (
@@ -76,6 +76,11 @@ def _printable(secret: SecretStr) -> SecretStr:
     return secret
 
 
+def _open_if_auto(value: object) -> object:
+    return None if value == "auto" else value
+
+
+DoorsChoice = Annotated[bool | None, BeforeValidator(_open_if_auto)]
 HostNames = Annotated[frozenset[str], BeforeValidator(_comma_list)]
 HeaderSecret = Annotated[SecretStr, AfterValidator(_printable)]
 BaseUrl = Annotated[str, StringConstraints(pattern=r"^https?://[^\s/?#@]+(/[^\s?#]*)?$")]
@@ -104,6 +109,9 @@ class Config(BaseModel):
     compile_cache_dir: Path | None = Field(None, alias="COMPILE_CACHE_DIR")
     encoder: EncoderName = Field(EncoderName.AUTO, alias="ENCODER")
 
+    #: Whether the engine has a process of its own; None leaves it to the door.
+    supervised: DoorsChoice = Field(None, alias="SUPERVISED")
+
     b2_key_id: str | None = Field(None, alias="B2_KEY_ID")
     b2_app_key: SecretStr | None = Field(None, alias="B2_APP_KEY")
     b2_bucket_name: str | None = Field(None, alias="B2_BUCKET_NAME")
@@ -131,6 +139,9 @@ class Config(BaseModel):
     allow_http: bool = Field(default=False, alias="ALLOW_HTTP")
     allow_private_hosts: HostNames = Field(frozenset(), alias="ALLOW_PRIVATE_HOSTS")
     webhook_secret: SecretStr | None = Field(None, alias="WEBHOOK_SECRET")
+
+    #: Who collects spans of jobs; the exporter reads this and its relatives by itself.
+    otlp_endpoint: str | None = Field(None, alias="OTEL_EXPORTER_OTLP_ENDPOINT")
 
     host: str = Field("127.0.0.1", alias="HOST")
     port: int = Field(8000, alias="PORT", ge=0, le=65535)
@@ -184,6 +195,11 @@ class Config(BaseModel):
         missing = [name for name, value in parts.items() if value is None]
         if 0 < len(missing) < len(parts):
             raise ConfigError(f"{' and '.join(missing)} must be set too, to store in a bucket.")
+
+    def without_secrets(self) -> Self:
+        """Return what an engine needs to know: the same, but for the keys to other services."""
+        secrets = [name for name, value in self if isinstance(value, SecretStr)]
+        return self.model_copy(update=dict.fromkeys([*secrets, "b2_key_id"]))
 
     @property
     def has_storage(self) -> bool:

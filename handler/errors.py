@@ -17,9 +17,15 @@
         + FetchFailed
         + StoreFailed
         + OutOfMemory
+        + EngineStalled
+        + EngineDied
+        + EngineBroken
         + OutputInvalid
+        + MouthBlank
         + ToolMissing
         + DeadlineExceeded
+        + IdempotencyConflict
+        + PoisonJob
       x Cancelled                 cancelled          never       nobody
     * WorkerBroken                processing_error   yes         the platform: replace the process
 
@@ -31,7 +37,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 if TYPE_CHECKING:
     from handler.result import Failure
@@ -153,9 +159,10 @@ class FetchFailed(ProcessingError):
 
 
 class StoreFailed(ProcessingError):
-    """The finished video could not be stored."""
+    """The store could not be asked, or did not take the finished video or its record."""
 
     error_code = "store_failed"
+    stage = Stage.UPLOAD
 
     def __init__(self, message: str, *, retryable: bool = True, **details: Any) -> None:
         super().__init__(message, **details)
@@ -171,11 +178,38 @@ class OutOfMemory(ProcessingError):
         super().__init__(message, is_oom=True, **details)
 
 
+class EngineStalled(ProcessingError):
+    """The engine gave no sign of life for too long; it was stopped, and another took its place."""
+
+    error_code = "engine_stalled"
+
+
+class EngineDied(ProcessingError):
+    """The engine's process ended in the middle of the job; another took its place."""
+
+    error_code = "engine_died"
+
+
+class EngineBroken(ProcessingError):
+    """The engine lost its GPU in the middle of the job; another took its place."""
+
+    error_code = "engine_broken"
+
+
 class OutputInvalid(ProcessingError):
     """The finished video is not what was asked for, so nothing was uploaded."""
 
     error_code = "output_invalid"
     stage = Stage.POSTPROCESSING
+
+
+class MouthBlank(ProcessingError):
+    """The networks gave no picture for a mouth: their numbers ran out of bounds."""
+
+    error_code = "mouth_blank"
+    # The same numbers would come of the same job.
+    retryable = False
+    stage = Stage.INFERENCE
 
 
 class ToolMissing(ProcessingError):
@@ -189,6 +223,29 @@ class DeadlineExceeded(ProcessingError):
     """The job took longer than its deadline allows."""
 
     error_code = "deadline_exceeded"
+
+
+class IdempotencyConflict(ProcessingError):
+    """The job's id belongs to another job already: send this one under an id of its own."""
+
+    error_code = "idempotency_conflict"
+    retryable = False
+    stage = Stage.VALIDATION
+
+    @classmethod
+    def over(cls, job_id: str) -> Self:
+        """Return the error about an id."""
+        return cls(
+            f"The id {job_id} belongs to a job with other media, options or weights, and that one"
+            " is done: send this job under an id of its own."
+        )
+
+
+class PoisonJob(ProcessingError):
+    """The job killed the worker each time that it was tried, so it is not tried again."""
+
+    error_code = "poison_job"
+    retryable = False
 
 
 class Cancelled(WorkerError):

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
+from handler.errors import Stage
 from handler.job import Job
 from handler.progress import Tick
-from handler.result import CacheUse, Output, Worker
+from handler.record import Record
+from handler.result import CacheUse, Output, Result, Worker
 
 #: How a stored picture is to be shown: (a, b, c, d) of its display matrix, each -1, 0 or 1.
 Orientation = tuple[int, int, int, int]
@@ -58,11 +60,21 @@ class Fetched:
 
 
 @dataclass(frozen=True, slots=True)
+class Content:
+    """Say what a file holds."""
+
+    bytes: int
+    sha256: str
+
+
+@dataclass(frozen=True, slots=True)
 class Stored:
     """Say where a finished video can be had."""
 
     url: str
     attempts: int = 1
+    #: What lies there, if the store knows: it may be what another worker made of the same job.
+    content: Content | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -138,14 +150,67 @@ class Probe(Protocol):
 #: Bring a URL's bytes to a path; raise SourceUnavailable, MediaTooLarge or FetchFailed.
 Fetch = Callable[[str, Path, Tick], Fetched]
 
-#: Put a finished video where its job wants it; raise StoreFailed.
+#: Put a finished video where its job wants it; raise StoreFailed or IdempotencyConflict.
 Store = Callable[[Path, Job, Tick], Stored]
+
+
+class Records(Protocol):
+    """Remembers what jobs ended with, where every worker of the same store can look it up."""
+
+    def find(self, job: Job, tick: Tick) -> Record | None:
+        """Return what is on record for a job's id, unless its video is gone or was replaced.
+
+        Raises :class:`StoreFailed` if that cannot be found out.
+        """
+
+    def commit(self, job: Job, record: Record, tick: Tick) -> Record:
+        """Put a job on record and return what counts: this, or what another worker put there first.
+
+        ``tick`` may stop it for as long as nothing is written. Raises :class:`StoreFailed`.
+        """
+
+
+class NoRecords:
+    """Remembers nothing: every delivery of a job is a new one."""
+
+    def find(self, job: Job, tick: Tick) -> None:
+        """Know of no job."""
+
+    def commit(self, job: Job, record: Record, tick: Tick) -> Record:
+        """Let every success count."""
+        return record
+
+
+#: Take down the stage that a job enters.
+Note = Callable[[Stage], None]
+
+#: Take down which job is in hand, so that it is known which one killed a worker; raise PoisonJob
+#: for one that did so too often.
+Journal = Callable[[str], AbstractContextManager[Note]]
+
+
+def note_nothing(stage: Stage) -> None:
+    """Let a stage go by."""
+
+
+def no_journal(job_id: str) -> AbstractContextManager[Note]:
+    """Let every job go by."""
+    return nullcontext(note_nothing)
+
 
 #: Lend an empty directory to one job; every byte in it dies with the job.
 Workspace = Callable[[], AbstractContextManager[Path]]
 
 #: Deliver a result to a webhook URL; never raises.
 Notify = Callable[[str, Mapping[str, Any]], None]
+
+#: Take note of a result, and of how many seconds its job took; what it raises is of no concern.
+Observe = Callable[[Result, float], None]
+
+
+def overlook(result: Result, seconds: float) -> None:
+    """Let a result go by."""
+
 
 #: Seconds on a clock that never goes back.
 Clock = Callable[[], float]
@@ -166,3 +231,6 @@ class Runtime:
     gpu_class: str
     #: Seconds a job may take if it does not say so itself.
     job_timeout_seconds: float
+    records: Records = field(default_factory=NoRecords)
+    journal: Journal = no_journal
+    observe: Observe = overlook

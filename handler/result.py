@@ -57,6 +57,10 @@ class Output(BaseModel):
     video_codec: str
     audio_codec: str
 
+    def holding(self, size_bytes: int, sha256: str) -> Self:
+        """Return the same of another file, of that size and checksum."""
+        return self.model_copy(update={"bytes": size_bytes, "sha256": sha256})
+
 
 class Metrics(BaseModel):
     """Hold what a job cost, flat, in the names that callers already read."""

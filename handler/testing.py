@@ -15,6 +15,7 @@ from handler.errors import OutputInvalid, SourceUnavailable, StreamMissing
 from handler.job import Job
 from handler.ports import AudioInfo, Clip, Fetched, Runtime, Scene, Stored, VideoInfo
 from handler.progress import Tick
+from handler.record import Record
 from handler.result import CacheUse, Output, Worker
 
 FAKE_VIDEO = VideoInfo(codec="h264", width=64, height=48, fps=Fraction(25), duration=2.0)
@@ -156,6 +157,22 @@ class MemoryStore:
 
 
 @dataclass
+class MemoryRecords:
+    """Keeps records in memory, by the id of their job; the first to come counts."""
+
+    kept: dict[str, Record] = field(default_factory=dict)
+
+    def find(self, job: Job, tick: Tick) -> Record | None:
+        """Return what is known of a job."""
+        return self.kept.get(job.musetalk_job_id)
+
+    def commit(self, job: Job, record: Record, tick: Tick) -> Record:
+        """Keep a record, unless there is one."""
+        tick(1.0)
+        return self.kept.setdefault(job.musetalk_job_id, record)
+
+
+@dataclass
 class FakeWorkspace:
     """Lends temporary directories and remembers where they were."""
 
@@ -200,5 +217,6 @@ def fake_runtime(**ports: Any) -> Runtime:
         worker=Worker(version="0", engine="fake", worker_id="fake"),
         gpu_class="fake",
         job_timeout_seconds=1800,
+        records=MemoryRecords(),
     )
     return replace(runtime, **ports)

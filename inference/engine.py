@@ -112,6 +112,10 @@ class LipSync:
             peak_vram_mib=peak,
         )
 
+    def check(self) -> None:
+        """Have the device do the least that shows that it works; raise if it does not."""
+        self._parts.check()
+
     @contextmanager
     def _my_turn(self, tick: Tick) -> Iterator[None]:
         while not self._turn.acquire(timeout=TURN_SECONDS):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -32,6 +33,10 @@ class VideoMemory(Protocol):
         """Return the peak since then in MiB; None if there is no such memory."""
 
 
+def always_sound() -> None:
+    """Find nothing wrong: where nothing is done on a device, none can be lost."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Parts:
     """Hold what an engine is made of, and what results say of it."""
@@ -50,3 +55,5 @@ class Parts:
     #: What the device calls itself.
     device: str = "cpu"
     memory: VideoMemory | None = None
+    #: Does the least that the device must do; raises if it cannot.
+    check: Callable[[], None] = always_sound

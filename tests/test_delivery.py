@@ -13,7 +13,7 @@ from moto.server import ThreadedMotoServer
 
 from adapters.bootstrap import bootstrap
 from adapters.config import Config, ConfigError
-from adapters.transfer.store import s3_client
+from adapters.transfer.bucket import s3_client
 from handler import Failure, Runtime, Success, handle
 from tests.adapters.transfer.loopback import body, serving, status
 
@@ -100,6 +100,22 @@ def test_a_job_of_the_predecessors_callers_ends_in_the_bucket(
     assert result.worker is not None
     assert (result.worker.worker_id, result.worker.provider) == ("worker-1", "local")
     assert result.metrics.attempts == {"video": 1, "audio": 1, "upload": 1}
+
+
+def test_a_job_that_comes_again_is_answered_by_another_worker_without_its_media(
+    tmp_path: Path, bucket: Bucket, face: Path, word: Path, job: dict[str, Any]
+) -> None:
+    with serving(body(face.read_bytes()), body(word.read_bytes())) as site:
+        job |= {"video_url": f"{site.url}/face?sig=1", "audio_url": f"{site.url}/voice?sig=1"}
+        first = handle(job, open_worker(tmp_path / "first", **in_bucket(bucket)))
+    job["video_url"] = job["video_url"].replace("sig=1", "sig=2")
+
+    second = handle(job, open_worker(tmp_path / "second", **in_bucket(bucket)))
+
+    assert isinstance(first, Success), first
+    assert second == first.model_copy(update={"replayed": True})
+    assert bucket.listed() == [f"avatar/outputs/job-123.{kind}" for kind in ("json", "mp4")]
+    assert list((tmp_path / "first" / "avatars" / "journal").iterdir()) == []
 
 
 def test_a_caller_who_presigns_needs_no_key_on_the_worker(

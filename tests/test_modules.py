@@ -10,6 +10,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 PACKAGES = ("handler", "inference", "adapters", "bench")
+SCRIPTS = (*ROOT.glob("build/*.py"), *ROOT.glob("assets/*.py"))
 
 #: Imports what it is told to, and complains of what that has set going.
 IMPORT = """
@@ -44,6 +45,6 @@ def test_lesson_22_every_module_can_be_imported_and_sets_nothing_going() -> None
     assert done.returncode == 0, done.stderr
 
 
-@pytest.mark.parametrize("script", [*ROOT.glob("build/*.py"), *ROOT.glob("assets/*.py")], ids=lambda path: path.name)
+@pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.name)
 def test_lesson_22_every_script_compiles(script: Path) -> None:
     compile(script.read_text(), script, "exec")

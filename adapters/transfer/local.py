@@ -1,19 +1,23 @@
-"""Media from this machine's disk, and finished videos to it."""
+"""Media from this machine's disk, and finished videos and their records to it."""
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import os
 import shutil
 import uuid
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import BinaryIO
 from urllib.parse import unquote, urlsplit
 
 from handler.errors import SourceUnavailable, StoreFailed
 from handler.job import Job
 from handler.ports import Fetch, Fetched, Stored
 from handler.progress import Tick
+from handler.record import Record
 from handler.redaction import redact
 
 COPY_BYTES = 1024**2
@@ -71,8 +75,76 @@ class DirectoryStore:
 
         Raises :class:`StoreFailed` if the disk does not take it.
         """
-        key = job.output.key if job.output else None
-        return _place(video, self._directory / (key or f"{job.musetalk_job_id}.mp4"), tick)
+        return _place(video, _video_path(self._directory, job), tick)
+
+
+class DirectoryRecords:
+    """Keeps records beside the videos of a directory: the port ``Records`` without a bucket.
+
+    A record counts for as long as the video that it names lies there.
+    """
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+
+    def find(self, job: Job, tick: Tick) -> Record | None:
+        """Return what counts for a job's id; raise :class:`StoreFailed` if the disk cannot tell.
+
+        What is no record, or one of another format, is as good as none.
+        """
+        path = self._path(job)
+        with _disk_faults(f"The job's record {path.name} could not be read"):
+            try:
+                record = Record.decode(path.read_bytes(), job.musetalk_job_id)
+            except FileNotFoundError:
+                return None
+            return record if record and self._counts(record, job) else None
+
+    def commit(self, job: Job, record: Record, tick: Tick) -> Record:
+        """Write ``{job id}.json`` unless one counts already, and return the one that does.
+
+        Readers see all of it or nothing. Raises :class:`StoreFailed`.
+        """
+        tick(1.0)
+        path = self._path(job)
+        with _disk_faults(f"The job's record could not be written as {path.name}"):
+            with _part(path) as part, self._alone():
+                if known := self.find(job, tick):
+                    return known
+                with part.open("xb") as file:
+                    file.write(record.encode())
+                    _sync(file)
+                part.replace(path)
+        return record
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        """Keep the other workers of the directory from writing, where its filesystem has locks."""
+        lock = os.open(self._directory, os.O_RDONLY)
+        try:
+            with suppress(OSError):
+                fcntl.flock(lock, fcntl.LOCK_EX)
+            yield
+        finally:
+            os.close(lock)
+
+    def _path(self, job: Job) -> Path:
+        return self._directory / f"{job.musetalk_job_id}.json"
+
+    def _counts(self, record: Record, job: Job) -> bool:
+        video = _video_path(self._directory, job)
+        if record.success.output_url != video.resolve().as_uri():
+            return True
+        try:
+            with video.open("rb") as file:
+                return hashlib.file_digest(file, "sha256").hexdigest() == record.sha256
+        except FileNotFoundError:
+            return False
+
+
+def _video_path(directory: Path, job: Job) -> Path:
+    key = job.output.key if job.output else None
+    return directory / (key or f"{job.musetalk_job_id}.mp4")
 
 
 class FileStore:
@@ -88,23 +160,34 @@ class FileStore:
 
 def _place(video: Path, target: Path, tick: Tick) -> Stored:
     """Copy beside the target and rename: whoever opens the target sees all of it or nothing."""
-    part = target.parent / f".{uuid.uuid4().hex}.part"
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
+    with _disk_faults(f"The video could not be written as {target.name}"), _part(target) as part:
         _copy(video, part, tick)
         part.replace(target)
-    except OSError as error:
-        reason = error.strerror or type(error).__name__
-        raise StoreFailed(
-            f"The video could not be written as {target.name}: {reason}",
-            retryable=not isinstance(error, _LASTING),
-            reason=reason,
-        ) from error
+    tick(1.0)
+    return Stored(target.resolve().as_uri())
+
+
+@contextmanager
+def _part(target: Path) -> Iterator[Path]:
+    """Lend a name beside a target; what still has it at the end is removed."""
+    part = target.parent / f".{uuid.uuid4().hex}.part"
+    target.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        yield part
     finally:
         with suppress(OSError):
             part.unlink(missing_ok=True)
-    tick(1.0)
-    return Stored(target.resolve().as_uri())
+
+
+@contextmanager
+def _disk_faults(what: str) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        reason = error.strerror or type(error).__name__
+        raise StoreFailed(
+            f"{what}: {reason}", retryable=not isinstance(error, _LASTING), reason=reason
+        ) from error
 
 
 def _copy(video: Path, part: Path, tick: Tick) -> None:
@@ -113,6 +196,10 @@ def _copy(video: Path, part: Path, tick: Tick) -> None:
         while chunk := source.read(COPY_BYTES):
             tick(sink.tell() / size)
             sink.write(chunk)
-        sink.flush()
-        # Else a crash could leave the new name with none of the bytes.
-        os.fsync(sink.fileno())
+        _sync(sink)
+
+
+def _sync(file: BinaryIO) -> None:
+    """Have the disk keep it: a crash could leave the new name with none of the bytes."""
+    file.flush()
+    os.fsync(file.fileno())

@@ -26,10 +26,13 @@ class PresignedStore:
         policy: Policy,
         otherwise: Store | None = None,
         *,
-        stall_seconds: float = 60.0,
+        stall_seconds: float,
         retry: Retry = PATIENT,
     ) -> None:
-        """Give jobs without a URL to ``otherwise``; with None there they cannot be stored."""
+        """Give jobs without a URL to ``otherwise``; with None there they cannot be stored.
+
+        A try is given up when for ``stall_seconds`` nothing is taken or no answer comes.
+        """
         self._wire = Wire(policy, stall_seconds=stall_seconds)
         self._otherwise = otherwise
         self._retry = retry
@@ -64,9 +67,7 @@ class PresignedStore:
             ) from error
         except Transient as error:
             raise StoreFailed(
-                f"Upload failed after {self._retry.tries} tries: {error}",
-                url=place,
-                **error.details,
+                f"Upload failed after {error.effort}: {error}", url=place, **error.details
             ) from error
 
     def _put(self, file: BinaryIO, size: int, put_url: str, tick: Tick) -> None:

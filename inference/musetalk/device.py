@@ -18,6 +18,8 @@ MEBIBYTE = 1024**2
 
 #: Want of memory, in the words of the CPU's allocator, of pinned memory, and of cuBLAS and cuDNN.
 NO_MEMORY = ("can't allocate memory", "out of memory", "ALLOC_FAILED")
+#: Side of the matrices that a device is tried with: their products are exact in any precision.
+CHECK_SIDE = 64
 #: The precisions that a worker can be told to use.
 DTYPES = {
     "float32": torch.float32,
@@ -100,6 +102,17 @@ class Device:
         if not self.is_cuda:
             return None
         return round(torch.cuda.max_memory_allocated(self.place) / MEBIBYTE, 1)
+
+    def check(self) -> None:
+        """Multiply two small matrices and wait for the product.
+
+        Raises :class:`WorkerBroken` if the device is lost or miscalculates.
+        """
+        with working():
+            ones = torch.ones(CHECK_SIDE, CHECK_SIDE, dtype=self.dtype, device=self.place)
+            total = (ones @ ones).float().sum().item()
+        if total != CHECK_SIDE**3:
+            raise WorkerBroken(f"The device takes the sum of {CHECK_SIDE}**3 ones for {total:g}.")
 
 
 def padded(tensor: torch.Tensor, device: Device, size: int) -> torch.Tensor:

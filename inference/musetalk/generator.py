@@ -14,6 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from handler.errors import MouthBlank
 from inference.avatar import AvatarFrame
 from inference.avatar_file import LATENTS_SHAPE
 from inference.batching import Batch
@@ -52,7 +53,8 @@ class Generator(nn.Module):
         painted = self._unet(latents, self._timestep, windows + self._positions, return_dict=False)
         rgb = self._vae.decode(painted[0] / scaling(self._vae), return_dict=False)[0]
         shades: torch.Tensor = (rgb / 2 + 0.5).clamp(0, 1).float() * 255
-        return shades.round().to(torch.uint8).flip(1).permute(0, 2, 3, 1).contiguous()
+        # What is no number has no integer: the same everywhere, it can be told from a face.
+        return shades.nan_to_num(0).round().to(torch.uint8).flip(1).permute(0, 2, 3, 1).contiguous()
 
 
 class MuseTalkMouth:
@@ -95,7 +97,8 @@ class MuseTalkMouth:
                 if shot.place is None or shot.cue is None:
                     yield shot, None
                 else:
-                    yield shot, fit_face(next(painted), shot.place, shot.frame.matrix)
+                    face = _with_features(next(painted))
+                    yield shot, fit_face(face, shot.place, shot.frame.matrix)
 
     def _start(self, batch: Batch, shots: Sequence[Shot]) -> Callable[[], NDArray[np.uint8]]:
         """Begin to paint those who speak; the returned function waits for [n, 256, 256, 3]."""
@@ -114,6 +117,19 @@ class MuseTalkMouth:
                 padded(torch.stack(cues).to(latents), self._device, batch.size),
             )
             return self._device.receive(faces[: len(speaking)])
+
+
+def _with_features(face: Bgr) -> Bgr:
+    """Return a generated face; raise :class:`MouthBlank` if it is of a single shade.
+
+    So are faces of NaN, and those that half precision drove to one of its ends.
+    """
+    if face.min() == face.max():
+        raise MouthBlank(
+            "The networks' numbers ran out of bounds. Are the weights whole? If DTYPE is float16,"
+            " try float32."
+        )
+    return face
 
 
 def fit_face(face: Bgr, place: AvatarFrame, matrix: Matrix) -> Planes:

@@ -69,6 +69,7 @@ def musetalk_parts(
         batch_size=batch_size,
         device=device.name,
         memory=device,
+        check=device.check,
     )
 
 

@@ -66,7 +66,8 @@ def test_a_job_can_come_as_a_file_or_from_a_pipe(
     settings = {"MUSETALK_ENGINE": "preview", "OUTPUT_DIR": str(tmp_path / "out")}
 
     from_file = run_worker("run", path, "--resolution", "128p", **settings)
-    from_pipe = run_worker("run", "-", "--param", "fit=pad", stdin=json.dumps(job), **settings)
+    other = json.dumps(job | {"musetalk_job_id": "job-8"})
+    from_pipe = run_worker("run", "-", "--param", "fit=pad", stdin=other, **settings)
 
     assert json.loads(from_file.stdout)["output"]["height"] == 128
     assert json.loads(from_pipe.stdout)["output"]["height"] == 512

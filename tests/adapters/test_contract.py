@@ -193,7 +193,10 @@ def test_media_that_are_none_are_refused_in_the_same_words_everywhere(
         "error_code": "media_unreadable",
         "stage": "validation",
         "retryable": False,
-        "details": {"reason": "exit code 1: the file: Invalid data found when processing input"},
+        "details": {
+            "field": "audio_url",
+            "reason": "exit code 1: the file: Invalid data found when processing input",
+        },
     }
 
 

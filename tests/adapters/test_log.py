@@ -47,7 +47,8 @@ def test_no_line_carries_a_secret_whoever_wrote_it(job: dict[str, Any]) -> None:
     log = open_log(stream, source=SIGNED)
     trouble = FetchFailed(f"no answer from {SIGNED}", url=SIGNED)
 
-    log.warning(f"lost {SIGNED}", body={"url": SIGNED, "tries": [SIGNED]}, error=trouble)
+    event = "lost " + SIGNED
+    log.warning(event, body={"url": SIGNED, "tries": [SIGNED]}, error=trouble)
 
     assert "secret" not in stream.getvalue()
     assert "pass" not in stream.getvalue()

@@ -1,5 +1,6 @@
 import copy
 import json
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -15,6 +16,7 @@ from handler.errors import FetchFailed, OutOfMemory
 from handler.ports import Clip
 from handler.testing import (
     FAKE_FILES,
+    FakeClock,
     FakeEngine,
     FakeFetch,
     FakeWorkspace,
@@ -255,6 +257,57 @@ def test_a_webhook_is_told_though_the_listener_broke_at_the_end(job: dict[str, A
 
     [(_, delivered)] = webhooks.delivered
     assert delivered["status"] == "success"
+
+
+# -- observers -------------------------------------------------------------------------------------
+
+
+def test_an_observer_is_told_of_every_result_and_its_seconds(job: dict[str, Any]) -> None:
+    told: list[tuple[Any, float]] = []
+    clock = FakeClock()
+    runtime = fake_runtime(
+        engine=FakeEngine(clock=clock, seconds=2.0),
+        clock=clock,
+        observe=lambda result, seconds: told.append((result, seconds)),
+    )
+
+    done, refused = handle(job, runtime), handle({}, runtime)
+
+    assert told == [(done, 4.0), (refused, 0.0)]
+
+
+def test_an_observers_trouble_is_not_the_jobs(job: dict[str, Any]) -> None:
+    def stumble(result: Any, seconds: float) -> None:
+        raise RuntimeError("the collector is on fire")
+
+    assert handle(job, fake_runtime(observe=stumble)).status == "success"
+
+
+# -- what is asked and answered --------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("field", ["video_url", "audio_url"])
+def test_media_that_cannot_be_used_are_named_by_their_field(
+    job: dict[str, Any], field: str
+) -> None:
+    fetch = FakeFetch(dict.fromkeys((job["video_url"], job["audio_url"]), b"media"))
+    fetch.files[job[field]] = b""
+
+    failure = handle(job, fake_runtime(fetch=fetch))
+
+    assert isinstance(failure, Failure)
+    assert failure.details["field"] == field
+
+
+def test_a_library_that_would_end_the_process_only_ends_the_job(job: dict[str, Any]) -> None:
+    class Quitting(FakeEngine):
+        def animate(self, *args: Any) -> Clip:
+            sys.exit("no licence found")
+
+    failure = handle(job, fake_runtime(engine=Quitting()))
+
+    assert isinstance(failure, Failure)
+    assert (failure.error_type, failure.error_message) == ("unknown_error", "no licence found")
 
 
 @pytest.mark.parametrize("fetch", [FakeFetch(FAKE_FILES), FakeFetch({})])

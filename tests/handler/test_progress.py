@@ -19,7 +19,7 @@ from handler.testing import (
 )
 
 #: Reports of a job of three frames before its last: two downloads, prepare, animate, store.
-TICKS = 12
+TICKS = 13
 STEPS = [Phase.DOWNLOADING, Phase.INFERRING, Phase.ENCODING, Phase.UPLOADING]
 
 
@@ -138,9 +138,10 @@ def test_a_job_taken_back_at_any_report_is_cancelled_and_leaves_nothing(
     assert "stack_trace" not in cancelled.to_json()
     assert not any(directory.exists() for directory in workspace.lent)
     assert after.status == "success"
+    assert not after.replayed, "a job that was taken back is on record"
 
 
-@pytest.mark.parametrize("tick", range(TICKS - 1))
+@pytest.mark.parametrize("tick", range(TICKS - 2))
 def test_a_job_taken_back_before_its_upload_is_done_stores_nothing(
     job: dict[str, Any], tick: int
 ) -> None:

@@ -10,15 +10,18 @@ import pytest
 from adapters.transfer.guard import Policy
 from adapters.transfer.presigned import PresignedStore
 from adapters.transfer.retry import Retry
-from handler.errors import Cancelled, StoreFailed
+from handler.errors import Cancelled, DeadlineExceeded, StoreFailed
 from handler.job import Job
 from handler.ports import Stored
-from tests.adapters.transfer.loopback import HOST, Site, serving, silent, status
+from tests.adapters.transfer.downloads import Deadline
+from tests.adapters.transfer.loopback import HOST, Site, mute, serving, silent, status
 
 JobOf = Callable[..., Job]
 
 POLICY = Policy(allow_http=True, private_hosts=frozenset({HOST}))
 GET_URL = "https://cdn.test/a.mp4?token=for-the-caller"
+#: What the system takes in though nobody reads it is less.
+LARGER_THAN_ANY_BUFFER_BYTES = 32 * 1024**2
 SECRET = "X-Amz-Signature=5ecre7"
 
 
@@ -117,11 +120,45 @@ def test_a_job_that_is_taken_back_is_not_uploaded(video: Path, make_job: JobOf) 
     assert all(len(request.body) < video.stat().st_size for request in site.seen)
 
 
+def test_a_store_that_takes_nothing_cannot_outlast_the_deadline(
+    tmp_path: Path, make_job: JobOf
+) -> None:
+    deadline = Deadline(seconds=0.2)
+    video = tmp_path / "long.mp4"
+    with video.open("wb") as file:
+        file.truncate(LARGER_THAN_ANY_BUFFER_BYTES)
+
+    with mute() as port:
+        output = {"put_url": f"http://{HOST}:{port}/a.mp4", "get_url": GET_URL}
+        with pytest.raises(DeadlineExceeded):
+            _store()(video, make_job(output=output), deadline)
+
+    assert deadline.seconds_over < 1
+
+
+def test_a_store_that_stops_taking_is_given_up(tmp_path: Path, make_job: JobOf) -> None:
+    video = tmp_path / "long.mp4"
+    with video.open("wb") as file:
+        file.truncate(LARGER_THAN_ANY_BUFFER_BYTES)
+
+    with mute() as port:
+        output = {"put_url": f"http://{HOST}:{port}/a.mp4?{SECRET}", "get_url": GET_URL}
+        failure = _failure(video, make_job(output=output), stall_seconds=0.05)
+
+    assert failure.retryable
+    assert failure.details == {
+        "url": f"http://{HOST}:{port}/a.mp4",
+        "reason": "the server stood still for 0.05 s",
+    }
+
+
 def test_a_job_without_a_place_goes_to_the_workers_store(video: Path, make_job: JobOf) -> None:
     def bucket(video: Path, job: Job, tick: Any) -> Stored:
         return Stored("https://bucket.test/a.mp4")
 
-    stored = PresignedStore(POLICY, bucket)(video, make_job(output={"key": "a.mp4"}), _ignore)
+    stored = PresignedStore(POLICY, bucket, stall_seconds=5)(
+        video, make_job(output={"key": "a.mp4"}), _ignore
+    )
 
     assert stored.url == "https://bucket.test/a.mp4"
 

@@ -1,15 +1,20 @@
 from __future__ import annotations
 
+import hashlib
 import socket
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from adapters.transfer.bucket import Bucket, s3_client
+from adapters.transfer.records import S3Records
 from adapters.transfer.retry import Retry
-from adapters.transfer.store import S3Store, s3_client
+from adapters.transfer.store import S3Store
 from handler.errors import Cancelled, StoreFailed
+from handler.fingerprint import fingerprint
 from handler.job import Job
 from tests.adapters.transfer.loopback import Answer, body, serving, status
 
@@ -17,6 +22,8 @@ JobOf = Callable[..., Job]
 
 #: The least that S3 takes for a part that is not the last.
 PART_BYTES = 5 * 1024**2
+#: What a store says that has no such video yet, and pays no heed to conditions.
+NEW_STORE = (status(404), status(200, ETag='"e"'), status(200, ETag='"e"'))
 
 
 @pytest.fixture
@@ -29,7 +36,7 @@ def large_video(tmp_path: Path) -> Path:
 def test_a_video_is_stored_under_its_jobs_name(s3: Any, video: Path, make_job: JobOf) -> None:
     fractions: list[float] = []
 
-    stored = S3Store(s3, "videos", "avatar/outputs")(video, make_job(), fractions.append)
+    stored = _store_in(s3, "avatar/outputs")(video, make_job(), fractions.append)
 
     kept = s3.get_object(Bucket="videos", Key="avatar/outputs/job-7.mp4")
     assert kept["Body"].read() == video.read_bytes()
@@ -40,7 +47,7 @@ def test_a_video_is_stored_under_its_jobs_name(s3: Any, video: Path, make_job: J
 
 
 def test_a_job_may_name_its_own_place(s3: Any, video: Path, make_job: JobOf) -> None:
-    store = S3Store(s3, "videos", "avatar/outputs", "https://{bucket}.cdn.test/{key}")
+    store = _store_in(s3, "avatar/outputs", template="https://{bucket}.cdn.test/{key}")
 
     stored = store(video, make_job(output={"key": "eu/a:b.mp4"}), _ignore)
 
@@ -52,7 +59,7 @@ def test_a_job_may_name_its_own_place(s3: Any, video: Path, make_job: JobOf) -> 
 def test_a_prefix_may_be_written_in_any_way(
     prefix: str, key: str, s3: Any, video: Path, make_job: JobOf
 ) -> None:
-    stored = S3Store(s3, "videos", prefix, "{key}")(video, make_job(), _ignore)
+    stored = _store_in(s3, prefix, template="{key}")(video, make_job(), _ignore)
 
     assert stored.url == key
     assert s3.head_object(Bucket="videos", Key=key)
@@ -60,7 +67,7 @@ def test_a_prefix_may_be_written_in_any_way(
 
 def test_a_large_video_goes_up_in_parts(s3: Any, large_video: Path, make_job: JobOf) -> None:
     fractions: list[float] = []
-    store = S3Store(s3, "videos", "out", part_bytes=PART_BYTES)
+    store = _store_in(s3, "out")
 
     store(large_video, make_job(), fractions.append)
 
@@ -80,7 +87,7 @@ def test_a_job_that_is_taken_back_leaves_nothing_to_pay_for(
             raise Cancelled("stop")
 
     with pytest.raises(Cancelled):
-        S3Store(s3, "videos", "out", part_bytes=PART_BYTES)(large_video, make_job(), tick)
+        _store_in(s3, "out")(large_video, make_job(), tick)
 
     assert "Uploads" not in s3.list_multipart_uploads(Bucket="videos")
     assert "Contents" not in s3.list_objects_v2(Bucket="videos")
@@ -90,7 +97,7 @@ def test_a_bucket_that_does_not_exist_is_for_somebody_to_put_right(
     s3: Any, video: Path, make_job: JobOf
 ) -> None:
     with pytest.raises(StoreFailed) as failure:
-        S3Store(s3, "elsewhere", "out")(video, make_job(), _ignore)
+        _store_in(s3, "out", bucket="elsewhere")(video, make_job(), _ignore)
 
     assert not failure.value.retryable
     assert failure.value.message.startswith("There is no bucket 'elsewhere': check B2_BUCKET_NAME")
@@ -116,11 +123,11 @@ def test_a_key_that_may_not_write_is_for_somebody_to_put_right(
     assert advice in failure.message
     assert failure.message.endswith(f"({code})")
     assert "005deadbeef" not in failure.message
-    assert len(site.seen) == 1
+    assert len(site.seen) <= len(NEW_STORE)
 
 
 def test_a_key_that_may_write_but_not_read_is_found_out(video: Path, make_job: JobOf) -> None:
-    with serving(status(200, ETag='"e"'), status(403)) as site:
+    with serving(*NEW_STORE, status(200, ETag='"e"'), status(403)) as site:
         failure = _failure(site.url, video, make_job())
 
     assert "readFiles" in failure.message
@@ -128,7 +135,8 @@ def test_a_key_that_may_write_but_not_read_is_found_out(video: Path, make_job: J
 
 
 def test_a_video_that_arrives_short_is_not_called_stored(video: Path, make_job: JobOf) -> None:
-    with serving(status(200, ETag='"e"'), status(200, Content_Length="7")) as site:
+    short = status(200, Content_Length="7")
+    with serving(*NEW_STORE, status(200, ETag='"e"'), short) as site:
         failure = _failure(site.url, video, make_job())
 
     assert failure.message == "Upload failed: the store holds 7 of 1048576 bytes"
@@ -139,34 +147,38 @@ def test_a_busy_store_is_tried_again_and_the_tries_are_counted(
     video: Path, make_job: JobOf
 ) -> None:
     size = status(200, Content_Length=str(1024**2))
-    with serving(_s3_error(503, "SlowDown"), status(200, ETag='"e"'), size) as site:
+    busy = _s3_error(503, "SlowDown")
+    with serving(*NEW_STORE, busy, status(200, ETag='"e"'), size) as site:
         stored = _store(site.url)(video, make_job(), _ignore)
 
     assert stored.attempts == 2
-    assert [request.method for request in site.seen] == ["PUT", "PUT", "HEAD"]
-    assert site.seen[1].body == video.read_bytes()
+    sent = site.seen[len(NEW_STORE) :]
+    assert [request.method for request in sent] == ["PUT", "PUT", "HEAD"]
+    assert sent[1].body == video.read_bytes()
 
 
 def test_a_store_that_never_recovers_may_be_tried_elsewhere(video: Path, make_job: JobOf) -> None:
-    with serving(_s3_error(503, "ServiceUnavailable")) as site:
+    with serving(*NEW_STORE, _s3_error(503, "ServiceUnavailable")) as site:
         failure = _failure(site.url, video, make_job())
 
     assert failure.retryable
     assert failure.message == "Upload failed after 4 tries: ServiceUnavailable"
     assert failure.details == {"reason": "ServiceUnavailable", "status_code": 503}
-    assert len(site.seen) == 4
+    assert len(site.seen) == len(NEW_STORE) + 4
 
 
 def test_a_store_of_any_make_understands_the_upload(video: Path, make_job: JobOf) -> None:
     size = status(200, Content_Length=str(1024**2))
-    with serving(status(200, ETag='"e"'), size) as site:
+    with serving(*NEW_STORE, status(200, ETag='"e"'), size) as site:
         _store(f"http://localhost:{site.port}")(video, make_job(), _ignore)
 
-    sent = site.seen[0].headers
+    upload = site.seen[len(NEW_STORE)]
+    sent = upload.headers
     assert not [name for name in sent if "checksum" in name or name == "x-amz-trailer"]
     assert sent["authorization"].startswith("AWS4-HMAC-SHA256 ")
-    assert site.seen[0].body == video.read_bytes()
-    assert site.seen[0].target == "/videos/out/job-7.mp4"
+    assert sent["x-amz-content-sha256"] == hashlib.sha256(video.read_bytes()).hexdigest()
+    assert upload.body == video.read_bytes()
+    assert upload.target == "/videos/out/job-7.mp4"
 
 
 def test_a_store_that_does_not_answer_may_be_tried_again(video: Path, make_job: JobOf) -> None:
@@ -186,9 +198,14 @@ def _failure(url: str, video: Path, job: Job) -> StoreFailed:
 
 
 def _store(url: str) -> S3Store:
-    slept: list[float] = []
-    client = s3_client(url, "us-west-004", "key-id", "key-secret")
-    return S3Store(client, "videos", "out", retry=Retry(sleep=slept.append))
+    return _store_in(s3_client(url, "us-west-004", "key-id", "key-secret"), "out")
+
+
+def _store_in(client: Any, prefix: str, *, bucket: str = "videos", **options: Any) -> S3Store:
+    template = {"output_url_template": options["template"]} if options else {}
+    place = Bucket(client, bucket, prefix, **template, retry=Retry(sleep=_ignore))
+    identify = partial(fingerprint, engine="fake", weights=None)
+    return S3Store(place, S3Records(place), identify, part_bytes=PART_BYTES)
 
 
 def _s3_error(code: int, word: str) -> Answer:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from copy import deepcopy
 from dataclasses import replace
@@ -19,7 +20,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from handler.errors import OutOfMemory, WorkerBroken
+from handler.errors import MouthBlank, OutOfMemory, WorkerBroken
 from inference.avatar import AvatarFrame
 from inference.batching import Batch
 from inference.frame import Box, Frame, Plane, Planes
@@ -114,6 +115,28 @@ class Faulty(Changed):
 
     def before(self, latents: torch.Tensor) -> None:
         raise RuntimeError("sizes of tensors must match")
+
+
+class Overflown(Changed):
+    """A UNet whose numbers run out of bounds."""
+
+    value: float
+
+    def forward(self, latents: torch.Tensor, *inputs: Any, **options: Any) -> Any:
+        (painted,) = self.network(latents, *inputs, **options)
+        return (painted * self.value,)
+
+
+class Boundless(Overflown):
+    """A UNet that gives no numbers."""
+
+    value = math.nan
+
+
+class Blinding(Overflown):
+    """A UNet whose numbers no half precision holds."""
+
+    value = math.inf
 
 
 def changed(networks: Networks, change: Callable[[nn.Module], Changed]) -> MuseTalkMouth:
@@ -262,6 +285,14 @@ def test_a_cpu_without_memory_is_told_from_a_bug(networks: Networks) -> None:
 def test_a_lost_gpu_asks_for_another_process(networks: Networks) -> None:
     with pytest.raises(WorkerBroken, match="cannot use it any more"):
         spoken(changed(networks, Lost), shots(2), Batch(2))
+
+
+@pytest.mark.parametrize("overflown", [Boundless, Blinding])
+def test_numbers_out_of_bounds_are_no_face(networks: Networks, overflown: type[Overflown]) -> None:
+    with pytest.raises(MouthBlank, match="Are the weights whole") as failure:
+        spoken(changed(networks, overflown), shots(2), Batch(2))
+
+    assert not failure.value.retryable
 
 
 def test_a_bug_in_a_network_stays_a_bug(networks: Networks) -> None:
