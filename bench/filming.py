@@ -110,7 +110,7 @@ def film_jobs(crew: Crew, width: int, height: int) -> None:
     scratch = crew.stand.scratch / f"{crew.name}-{height}p"
     scratch.mkdir()
     clip = Footage.given([]).cut(scratch, crew.stand.plan.clip_seconds, width, height)
-    studio, name = Studio(crew.parts, scratch), f"job, {height}p, {crew.name}"
+    studio, name = Studio.bare(crew.parts, scratch), f"job, {height}p, {crew.name}"
     _report_job(crew.stand, f"{name}: face new", studio.film_anew(clip).metrics)
     known = sorted((studio.film(clip).metrics for _ in range(ROUNDS)), key=_seconds)
     _report_job(crew.stand, f"{name}: face known", known[ROUNDS // 2], f"≥ {JOB_FPS} fps")

@@ -50,7 +50,7 @@ def main() -> None:
         print(f"\nFull size, random weights, {torch.get_num_threads()} cores, {device.dtype}\n")
         with torch.inference_mode():
             _networks(read.networks, device)
-        studio = Studio(musetalk_parts(read, device, BATCHES[-1]), scratch)
+        studio = Studio.bare(musetalk_parts(read, device, BATCHES[-1]), scratch)
         _job(studio, Footage.given(sys.argv[1:]).cut(scratch, FRAMES / FPS, *[SIDE_PIXELS] * 2))
 
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import shutil
 import time
+import uuid
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from adapters.transfer.local import DirectoryStore, LocalFetch
 from adapters.workspace import Workspaces
@@ -23,19 +24,25 @@ from inference.parts import Parts
 
 CACHE_BYTES = 1024**3
 TIMEOUT_SECONDS = 3600.0
+FACES = "faces"
 
 
 class Studio:
     """A worker with some engine; it remembers faces until it is told to forget."""
 
-    def __init__(self, parts: Parts, scratch: Path) -> None:
-        """Keep everything below ``scratch``."""
+    def __init__(self, runtime: Runtime, scratch: Path) -> None:
+        """Run jobs by a runtime that keeps its faces below ``scratch``."""
+        self._runtime = runtime
+        self._faces = scratch / FACES
+
+    @classmethod
+    def bare(cls, parts: Parts, scratch: Path) -> Self:
+        """Do no more than a job needs."""
         # As at a worker's start.
         return_freed_memory()
-        self._faces = scratch / "faces"
         limits = Limits()
-        cache, encoder = AvatarCache(self._faces, CACHE_BYTES), choose_encoder(None, limits)
-        self._runtime = Runtime(
+        cache, encoder = AvatarCache(scratch / FACES, CACHE_BYTES), choose_encoder(None, limits)
+        runtime = Runtime(
             engine=LipSync(parts, cache, limits, encoder),
             fetch=LocalFetch(FakeFetch({})),
             store=DirectoryStore(scratch / "out"),
@@ -47,11 +54,14 @@ class Studio:
             gpu_class=parts.device,
             job_timeout_seconds=TIMEOUT_SECONDS,
         )
+        return cls(runtime, scratch)
 
     def film(self, footage: Footage, **fields: Any) -> Success:
         """Run a job; raise ``RuntimeError`` with its message if it fails."""
         face, voice = (path.absolute().as_uri() for path in (footage.face, footage.voice))
-        job = {"musetalk_job_id": "bench", "video_url": face, "audio_url": voice, **fields}
+        # A job of the same id would be answered from its record.
+        job_id = uuid.uuid4().hex
+        job = {"musetalk_job_id": job_id, "video_url": face, "audio_url": voice, **fields}
         result = handle(job, self._runtime)
         if result.status == "failed":
             raise RuntimeError(result.error_message)

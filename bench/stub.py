@@ -103,7 +103,7 @@ def main() -> None:
     """Run one job."""
     face, voice, scratch = map(Path, sys.argv[1:])
     whisper = WhisperEncoder(WhisperConfig()).train(mode=False)
-    Studio(stub_parts(whisper), scratch).film(Footage(face, voice))
+    Studio.bare(stub_parts(whisper), scratch).film(Footage(face, voice))
 
 
 if __name__ == "__main__":

@@ -36,7 +36,7 @@ def main() -> None:
 
 
 def _times(report: Report, footage: Footage, scratch: Path) -> None:
-    studio = Studio(stub_parts(), scratch)
+    studio = Studio.bare(stub_parts(), scratch)
     studio.film(footage)
     plain, known = median_seconds(
         lambda: footage.transcode(scratch),
