@@ -39,6 +39,14 @@ check: $(TOOLS) ## Check style, types and architecture
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
 
+.PHONY: soak
+soak: $(TOOLS) ## Run 300 jobs, a fifth of them bad, and see that nothing grows
+	@$(BIN)/python -m tests.soak
+
+.PHONY: fuzz
+fuzz: $(TOOLS) ## Send damaged files, COUNT=2000 of SEED=(a new one); keep what fails
+	@SEED=$(SEED) COUNT=$(COUNT) $(BIN)/python -m tests.fuzz
+
 .PHONY: bench
 bench: $(TOOLS) ## Measure jobs against plain ffmpeg, without a GPU
 	@$(BIN)/python -m bench.preview_job

@@ -188,7 +188,8 @@ def film(
 ) -> Path:
     """Film numbered pictures; ``size`` is that of the upright picture.
 
-    ``times_ms`` gives each frame a time of its own. ``output`` is more words for ffmpeg, of which a
+    ``times_ms`` gives each frame a time of its own; from 7.1 on, ffmpeg shows the last one for no
+    time at all. ``output`` is more words for ffmpeg, of which a
     later ``-c:v`` wins over libx264. ``orientation`` is EXIF's; other than 1 it needs MP4.
     """
     numbers = range(frames) if isinstance(frames, int) else frames
@@ -313,7 +314,10 @@ def turn(target: Path, orientation: int) -> None:
 def forget_frame_rate(target: Path) -> Path:
     """Take the frame rate out of a WebM file's header, as browsers leave it out."""
     content = bytearray(target.read_bytes())
-    at = content.index(b"\x23\xe3\x83")
+    at = content.find(b"\x23\xe3\x83")
+    if at < 0:
+        # Newer versions of ffmpeg leave it out themselves where times are uneven.
+        return target
     length = 4 + (content[at + 3] & 0x7F)
     # An element that means nothing, of the same length.
     content[at : at + length] = bytes([0xEC, 0x80 | length - 2]) + bytes(length - 2)

@@ -52,8 +52,8 @@ def clip(face: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def sight(face: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return a clip of a single frame."""
-    return refilm(face, tmp_path_factory.mktemp("sight") / "sight.mp4", frames=1)
+    """Return the shortest clip that is accepted: two frames."""
+    return refilm(face, tmp_path_factory.mktemp("sight") / "sight.mp4", frames=2)
 
 
 @pytest.fixture(scope="module")
@@ -155,8 +155,8 @@ def test_any_frame_rate_keeps_every_frame_down_to_the_last(
 def test_a_phone_clip_of_variable_rate_shows_each_frame_when_it_was_taken(
     studio: Studio, tmp_path: Path
 ) -> None:
-    taken_ms, seconds = (0, 40, 120), 0.16
-    source = clips.film(tmp_path / "phone.mp4", range(3), size=SQUARE, times_ms=taken_ms)
+    taken_ms, seconds = (0, 40, 120, 160), 0.16
+    source = clips.film(tmp_path / "phone.mp4", range(4), size=SQUARE, times_ms=taken_ms)
 
     result, video = studio.film(source, spoken(tmp_path, seconds))
 
@@ -168,13 +168,13 @@ def test_a_phone_clip_of_variable_rate_shows_each_frame_when_it_was_taken(
     assert abs(result.output.duration - seconds) < 1 / fps
 
 
-def test_a_single_frame_talks_for_as_long_as_the_voice(
+def test_two_frames_talk_for_as_long_as_the_voice(
     studio: Studio, sight: Path, tmp_path: Path
 ) -> None:
     result, video = studio.film(sight, spoken(tmp_path, 0.12), params={"crf": 0})
 
     assert result.metrics.frames == 3
-    assert min(painted(sight, video, [0, 0, 0])) > 0
+    assert min(painted(sight, video, [0, 1, 1])) > 0
 
 
 def test_a_portrait_talks_at_the_rate_asked_for(studio: Studio, face: Path, tmp_path: Path) -> None:
@@ -194,8 +194,8 @@ def test_a_portrait_talks_at_the_rate_asked_for(studio: Studio, face: Path, tmp_
         assert away.max() <= 2
 
 
-@pytest.mark.parametrize("seconds", [0.02, 0.001])
-def test_a_voice_shorter_than_a_frame_makes_one_frame(
+@pytest.mark.parametrize("seconds", [0.04, 0.05])
+def test_a_voice_of_hardly_a_frame_makes_one_frame(
     studio: Studio, sight: Path, tmp_path: Path, seconds: float
 ) -> None:
     result, video = studio.film(sight, spoken(tmp_path, seconds), params={"crf": 0})
@@ -285,7 +285,7 @@ def test_a_4k_video_is_painted_at_its_own_size(
     weights: Path, face: Path, blink: Path, tmp_path: Path
 ) -> None:
     size, place = (3840, 2160), (0.434, 0.22, 0.2)
-    source = refilm(face, tmp_path / "4k.mp4", frames=1, size=size)
+    source = refilm(face, tmp_path / "4k.mp4", frames=2, size=size)
     studio = open_musetalk(tmp_path, looking_at(weights, tmp_path / "weights", place, size))
 
     result, video = studio.film(source, blink, params={"crf": 0})
@@ -311,9 +311,9 @@ def test_a_face_has_the_same_colours_whatever_their_standard(
     shown = {}
     for matrix, tag in {"bt601": "smpte170m", "bt709": "bt709"}.items():
         source = tmp_path / f"{matrix}.mp4"
-        tags = f"-colorspace {tag} -color_primaries {tag} -color_trc {tag} -color_range tv"
+        tags = f"range=tv:colorspace={tag}:color_primaries={tag}:color_trc={tag}"
         convert = f"format=gbrp,scale=out_color_matrix={matrix}:out_range=tv,format=yuv420p"
-        refilm(face, source, frames=1, then=convert, words=f"-crf 4 {tags}")
+        refilm(face, source, frames=2, then=f"{convert},setparams={tags}", words="-crf 4")
 
         _, video = studio.film(source, blink, params={"crf": 0})
 
@@ -334,7 +334,7 @@ def test_a_face_has_the_same_colours_whatever_their_standard(
 def test_each_option_of_the_face_changes_the_picture_and_what_is_remembered(
     studio: Studio, face: Path, blink: Path, tmp_path: Path
 ) -> None:
-    unknown = refilm(face, tmp_path / "unknown.mp4", frames=1, rate="24")
+    unknown = refilm(face, tmp_path / "unknown.mp4", frames=3, rate="24")
     wishes: Sequence[dict[str, Any]] = (
         {},
         {"parsing_mode": "raw"},

@@ -26,6 +26,11 @@ CUDA_VARIABLES = ("LD_LIBRARY_PATH", "CUDA_VISIBLE_DEVICES")
 OPEN_FILES = 256
 #: A child that only reads writes nothing but its complaints.
 COMPLAINTS_BYTES = 16 * 1024**2
+#: No video that a job asks for is as large; a disk often is.
+VIDEO_BYTES = 16 * 1024**3
+#: Time of a core. Ten minutes of 4K take two hours of it to decode or to encode; a child that goes
+#: round in circles when nobody is left to give it up ends here.
+CPU_SECONDS = 6 * 3600
 #: How much of the complaints is worth repeating.
 COMPLAINT_CHARACTERS = 400
 #: Pipes as large as an unprivileged process may ask for: fewer wake-ups a frame.
@@ -100,12 +105,13 @@ class Child:
 
 
 @contextmanager
-def reading(argv: Sequence[str]) -> Iterator[Child]:
+def reading(argv: Sequence[str], *, cpu_seconds: int = CPU_SECONDS) -> Iterator[Child]:
     """Start a program whose output is read; on leaving, nothing of it is left.
 
-    It may not write files, grow without bound or open many files.
+    It may not write files, grow without bound, open many files or compute for ever.
     """
-    with _running(argv, _confinement(writes_bytes=COMPLAINTS_BYTES), reads=True) as child:
+    bounds = _confinement(writes_bytes=COMPLAINTS_BYTES, cpu_seconds=cpu_seconds)
+    with _running(argv, bounds, reads=True) as child:
         yield child
 
 
@@ -117,7 +123,7 @@ def writing(argv: Sequence[str], *, cuda: bool = False) -> Iterator[Child]:
     than the card has memory, and fails where it may not.
     """
     passed = CUDA_VARIABLES if cuda else ()
-    bounds = _confinement(writes_bytes=None, cuda=cuda)
+    bounds = _confinement(writes_bytes=VIDEO_BYTES, cuda=cuda)
     with _running(argv, bounds, reads=False, passed=passed) as child:
         yield child
 
@@ -165,17 +171,17 @@ def _environment(passed: Sequence[str]) -> dict[str, str]:
     return built | {name: os.environ[name] for name in passed if name in os.environ}
 
 
-def _confinement(*, writes_bytes: int | None, cuda: bool = False) -> list[str]:
+def _confinement(
+    *, writes_bytes: int, cpu_seconds: int = CPU_SECONDS, cuda: bool = False
+) -> list[str]:
     """Return the words that bound a child, where the system has the program for it (Linux)."""
     prlimit = shutil.which("prlimit")
     if prlimit is None:
         return []
     # Linux counts as data what is private and writable, not what is merely reserved (mm/mmap.c).
     memory = f"--data={CUDA_DATA_BYTES}" if cuda else f"--as={ADDRESS_SPACE_BYTES}"
-    bounds = [memory, "--core=0", f"--nofile={OPEN_FILES}"]
-    if writes_bytes is not None:
-        bounds.append(f"--fsize={writes_bytes}")
-    return [prlimit, *bounds, "--"]
+    files = [f"--nofile={OPEN_FILES}", f"--fsize={writes_bytes}", "--core=0"]
+    return [prlimit, memory, f"--cpu={cpu_seconds}", *files, "--"]
 
 
 def _prepare_pipe(process: subprocess.Popen[bytes]) -> None:

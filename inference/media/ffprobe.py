@@ -13,10 +13,13 @@ import ffmpeg
 import numpy as np
 
 from handler.errors import MediaTooLarge, MediaUnreadable, UnsupportedMedia, WorkerError
-from inference.media.child import ChildFailed, reading
+from inference.media.child import Child, ChildFailed, reading
+from inference.media.length import check_whole
 from inference.media.limits import (
     ACCEPTED,
     BYSTANDERS,
+    MAX_STREAMS,
+    PROBE_CPU_SECONDS,
     VIDEO_DECODERS,
     Limits,
     input_options,
@@ -26,9 +29,22 @@ from inference.media.limits import (
 #: Longest answer that is read.
 ANSWER_BYTES = 4 * 1024**2
 
+#: What is asked of it. A stranger's titles and comments are not: they may be of any length.
+_STREAM = (
+    "codec_type", "codec_name", "width", "height", "pix_fmt", "sample_aspect_ratio", "r_frame_rate",
+    "avg_frame_rate", "start_time", "duration", "nb_frames", "sample_rate", "channels",
+    "color_range", "color_space", "color_transfer", "color_primaries",
+)  # fmt: skip
+_ENTRIES = (
+    f"format=format_name,duration:stream={','.join(_STREAM)}"
+    ":stream_disposition=attached_pic:stream_tags=DURATION:stream_side_data=displaymatrix"
+)
+
 #: What ffprobe says where it has no exit code for it: a whitelist or our limit stopped the file.
 _REFUSED = re.compile(r"(?:Codec \((?P<codec>\w+)\)|Format) not on whitelist")
-_TOO_LARGE = re.compile(r"exceeds specified max pixel count")
+_TOO_LARGE = re.compile(r"exceeds specified max pixel count|Picture size \S+ is invalid")
+#: What a decoder of JPEG says when the picture ends before its last line, and calls it a success.
+_CUT_OFF = re.compile(r"overread")
 
 Stream = Mapping[str, Any]
 
@@ -58,12 +74,18 @@ def describe(path: Path, limits: Limits) -> Description:
     Raises :class:`UnsupportedMedia`, :class:`MediaTooLarge` or :class:`MediaUnreadable`.
     """
     still = still_demuxer(path) is not None
-    wanted = ["-show_format", "-show_streams"]
+    wanted = ["-show_entries", _ENTRIES]
     if still:
-        wanted += ["-show_frames", "-read_intervals", "%+#1"]
+        wanted = ["-show_entries", f"{_ENTRIES}:frame_side_data=displaymatrix"]
+        wanted += ["-read_intervals", "%+#1"]
+    else:
+        check_whole(path)
     answer = _ask(path, wanted, limits)
+    streams = answer.get("streams", [])
+    if len(streams) > MAX_STREAMS:
+        raise MediaUnreadable(f"The file has too many streams; at most {MAX_STREAMS} are accepted.")
     return Description(
-        streams=answer.get("streams", []),
+        streams=streams,
         container=answer.get("format", {}),
         frames=answer.get("frames", []),
         still=still,
@@ -79,19 +101,27 @@ def packet_times(path: Path, seconds: float, limits: Limits) -> list[float]:
 
 
 def _ask(path: Path, wanted: Sequence[str], limits: Limits) -> Any:
-    buffer = np.empty(ANSWER_BYTES, np.uint8)
+    argv = [*_command(path, limits), "-of", "json", *wanted]
     try:
-        with reading([*_command(path, limits), "-of", "json", *wanted]) as child:
-            size = child.read_into(buffer, limits.stall_seconds)
-            child.finish(limits.stall_seconds)
+        with reading(argv, cpu_seconds=PROBE_CPU_SECONDS) as child:
+            said = _listen(child, limits)
             complaint = child.complaint()
-        answer = json.loads(buffer[:size].tobytes())
+        answer = json.loads(said)
     except (ChildFailed, ValueError) as error:
         raise _meaning(str(error), limits) from error
-    if _TOO_LARGE.search(complaint):
-        # Some decoders complain of our limit and end well.
+    if _TOO_LARGE.search(complaint) or _CUT_OFF.search(complaint):
+        # Some decoders complain and end well.
         raise _meaning(complaint, limits)
     return answer
+
+
+def _listen(child: Child, limits: Limits) -> bytes:
+    buffer = np.empty(ANSWER_BYTES, np.uint8)
+    size = child.read_into(buffer, limits.stall_seconds)
+    if size == len(buffer):
+        raise ChildFailed("the file says too much about itself")
+    child.finish(limits.stall_seconds)
+    return buffer[:size].tobytes()
 
 
 def _command(path: Path, limits: Limits) -> list[str]:
@@ -122,6 +152,8 @@ def _meaning(complaint: str, limits: Limits) -> WorkerError:
         return MediaTooLarge(
             f"The picture has too many pixels; see MAX_PIXELS={limits.max_pixels}."
         )
+    if _CUT_OFF.search(complaint):
+        return MediaUnreadable("The picture is cut off: part of it is missing.")
     return MediaUnreadable(
         "The file is not of an accepted media format, or is damaged.", reason=complaint
     )

@@ -87,11 +87,19 @@ def aspect_warning(video: VideoInfo, job: Job) -> tuple[str, ...]:
 
 def picture_filters(stream: Any, video: VideoInfo, framing: Framing) -> Any:
     """Append to ffmpeg's stream what brings a source picture to the output's."""
+    upright = (video.width, video.height)
+    if not is_rgb(video):
+        # Luma and chroma stay what they are, whatever their matrix; from 7.1 on, ffmpeg's scaler
+        # refuses those that it could not convert.
+        stream = stream.filter("setparams", colorspace="unknown")
+    # A recording may change its size on its way; the filters behind this one could not follow.
+    # Where nothing changes and pixels are square, a picture passes here untouched.
+    square = upright if video.sample_aspect == 1 else _even(upright)
+    stream = stream.filter("scale", *(square if video.orientation[0] else square[::-1]))
+    if video.sample_aspect != 1:
+        stream = stream.filter("setsar", 1)
     for name, words in _TURNS[video.orientation]:
         stream = stream.filter(name, **words)
-    upright = (video.width, video.height)
-    if video.sample_aspect != 1:
-        stream = stream.filter("scale", *_even(upright)).filter("setsar", 1)
     if framing.crop != upright:
         stream = stream.filter("crop", *framing.crop)
     if framing.scale != framing.crop or _needs_conversion(video):

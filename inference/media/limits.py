@@ -72,11 +72,13 @@ BYSTANDERS = {
 MAX_STREAMS = 16
 #: A large host has more cores than a picture has work for, and every thread costs memory.
 MAX_THREADS = 12
-#: Largest single allocation of a demuxer or decoder.
-MAX_ALLOC_BYTES = 512 * 1024 * 1024
+#: Largest single allocation of a demuxer or decoder: a photograph of 48 megapixels, with alpha.
+MAX_ALLOC_BYTES = 256 * 1024 * 1024
 #: How far a prober reads before it must know what a file is.
 PROBE_BYTES = 20_000_000
 PROBE_MICROSECONDS = 20_000_000
+#: What a prober may compute; it needs a tenth of a second, or one for a large photograph.
+PROBE_CPU_SECONDS = 30
 
 #: A phone's photograph has six times as many pixels as its video.
 STILL_FACTOR = 6
@@ -85,6 +87,10 @@ SAMPLE_RATES_HZ = range(8_000, 192_001)
 MAX_CHANNELS = 8
 #: The smallest picture in which a face can be found at all.
 MIN_SIDE_PIXELS = 32
+#: One frame at 25 a second: with less of a voice there is nothing to show.
+MIN_VOICE_SECONDS = 0.04
+#: A file that holds less than this share of what it declares is cut off.
+LEAST_SHARE_OF_DECLARED = 0.9
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -135,8 +141,9 @@ def input_options(path: Path, limits: Limits) -> dict[str, Any]:
         "protocol_whitelist": "file",
         "format_whitelist": still or ",".join(CLIP_FORMATS),
         "codec_whitelist": ",".join(STILL_DECODERS if still else VIDEO_DECODERS + AUDIO_DECODERS),
-        "max_streams": MAX_STREAMS,
-        # One more than allowed, so that our own check can say which limit it was.
+        # One more than allowed, so that our own checks can say which limit it was. Of a Matroska
+        # file ffmpeg 7.1 leaves out what is beyond, and does not complain.
+        "max_streams": MAX_STREAMS + 1,
         "max_pixels": limits.pixels_of(still=still is not None) + 1,
         "probesize": PROBE_BYTES,
         "analyzeduration": PROBE_MICROSECONDS,

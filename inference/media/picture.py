@@ -26,6 +26,7 @@ SAME_RATE = Fraction(1, 500)
 NEAR_RATE = Fraction(3, 100)
 #: How much of a file that declares no rate is looked at to measure it.
 MEASURED_SECONDS = 8.0
+_CLOCK = re.compile(r"(?P<hours>\d{1,6}):(?P<minutes>\d\d):(?P<seconds>\d\d(\.\d{1,12})?)")
 #: A display matrix holds 16.16 fixed-point numbers.
 MATRIX_ONE = 1 << 16
 
@@ -58,8 +59,9 @@ def _orientation(stream: Stream, description: Description) -> Orientation:
             numbers = re.findall(r"(?<=[\s:])-?\d+(?=\s|$)", note.get("displaymatrix", ""))
             if len(numbers) == len("abucdvxyw"):
                 a, b, _, c, d, *_ = (round(int(number) / MATRIX_ONE) for number in numbers)
-                # A turn that is no quarter of a circle is not undone.
-                return (a, b, c, d) if abs(a * d - b * c) == 1 else UPRIGHT
+                # A turn that is no quarter of a circle is not undone, nor is any other distortion.
+                quarter = sorted(map(abs, (a, b, c, d))) == [0, 0, 1, 1] and a * d != b * c
+                return (a, b, c, d) if quarter else UPRIGHT
     return UPRIGHT
 
 
@@ -93,9 +95,9 @@ def _seconds(stream: Stream, description: Description) -> float:
     if "duration" in stream:
         return float(stream["duration"])
     start = float(stream.get("start_time", 0))
-    if end := stream.get("tags", {}).get("DURATION"):
-        hours, minutes, seconds = end.split(":")
-        return int(hours) * 3600 + int(minutes) * 60 + float(seconds) - start
+    # Matroska keeps when a stream ends in a note, in which anybody can write anything.
+    if end := _CLOCK.fullmatch(stream.get("tags", {}).get("DURATION", "")):
+        return int(end["hours"]) * 3600 + int(end["minutes"]) * 60 + float(end["seconds"]) - start
     alone = len(description.streams) == 1
     return float(description.container.get("duration", 0)) - start if alone else 0.0
 

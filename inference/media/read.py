@@ -16,7 +16,7 @@ from typing import Any
 import ffmpeg
 import numpy as np
 
-from handler.errors import MediaUnreadable
+from handler.errors import MediaUnreadable, Stage
 from handler.ports import VideoInfo
 from inference.frame import Frame
 from inference.matrix import Matrix
@@ -58,7 +58,7 @@ class FrameReader:
                     yield frame
                 child.finish(self.limits.stall_seconds)
         except ChildFailed as error:
-            raise MediaUnreadable("The video cannot be decoded.", reason=str(error)) from error
+            raise _unreadable("The video cannot be decoded.", reason=str(error)) from error
 
     def play(self, passes: Iterable[Sequence[int]], frames: int) -> Iterator[tuple[int, Frame]]:
         """Yield (index, frame) along passes over a source that has ``frames`` frames.
@@ -82,7 +82,7 @@ class FrameReader:
                 yield index, frame
                 index = next(wanted, None)
         if index is not None:
-            raise MediaUnreadable(f"The video ended before its frame {index}.")
+            raise _unreadable(f"The video ended before its frame {index}.")
 
     def _fall(self, indices: Sequence[int]) -> Iterator[tuple[int, Frame]]:
         end, last = indices[0] + 1, indices[-1]
@@ -97,7 +97,7 @@ class FrameReader:
     def _exactly(self, start: int, stop: int) -> list[Frame]:
         frames = list(self.forward(start, stop))
         if len(frames) < stop - start:
-            raise MediaUnreadable(f"The video ended before its frame {stop}.")
+            raise _unreadable(f"The video ended before its frame {stop}.")
         return frames
 
     @property
@@ -115,6 +115,8 @@ class FrameReader:
         options: dict[str, Any] = input_options(self.path, self.limits)
         # Upright by our own filters: versions of ffmpeg differ in what they turn.
         options |= {"noautorotate": None, "threads": threads()}
+        # A film that changes its size goes on through the same filters: new ones would begin anew.
+        options |= {"reinit_filter": 0}
         if start:
             # From a key frame well before, and not cut to the time: what is shown at `start` may
             # have come earlier, and what follows a key frame may lean on what came before it.
@@ -141,6 +143,11 @@ class FrameReader:
             **bounds,
         )
         return list(output.global_args("-nostdin", "-v", "error", "-copyts").compile())
+
+
+def _unreadable(message: str, **details: str) -> MediaUnreadable:
+    # Whenever it shows, it was so from the start.
+    return MediaUnreadable(message, stage=Stage.VALIDATION, **details)
 
 
 def _text(rate: Fraction) -> str:

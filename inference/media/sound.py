@@ -10,7 +10,7 @@ import ffmpeg
 import numpy as np
 from numpy.typing import NDArray
 
-from handler.errors import MediaTooLong, MediaUnreadable
+from handler.errors import MediaTooLong, MediaUnreadable, Stage
 from inference.media.child import ChildFailed, reading
 from inference.media.limits import Limits, input_options
 
@@ -50,16 +50,22 @@ def read_samples(path: Path, limits: Limits) -> Generator[NDArray[np.float32], N
                 heard += count
                 if heard > limits.max_audio_seconds * RATE_HZ:
                     raise MediaTooLong(
-                        f"The voice lasts longer than the {limits.max_audio_seconds:g} s accepted."
+                        f"The voice lasts longer than the {limits.max_audio_seconds:g} s accepted.",
+                        stage=Stage.VALIDATION,
                     )
                 if not np.abs(buffer[:count]).max() <= LOUDEST_SAMPLE:
-                    raise MediaUnreadable("The voice holds samples that are no sound.")
+                    raise _unreadable("The voice holds samples that are no sound.")
                 yield buffer[:count].copy()
             child.finish(limits.stall_seconds)
     except ChildFailed as error:
-        raise MediaUnreadable("The voice cannot be decoded.", reason=str(error)) from error
+        raise _unreadable("The voice cannot be decoded.", reason=str(error)) from error
 
 
 def measure_seconds(path: Path, limits: Limits) -> float:
     """Return how long the sound of a file really lasts, by decoding it."""
     return sum(len(chunk) for chunk in read_samples(path, limits)) / RATE_HZ
+
+
+def _unreadable(message: str, **details: str) -> MediaUnreadable:
+    # Whenever it shows, it was so from the start.
+    return MediaUnreadable(message, stage=Stage.VALIDATION, **details)

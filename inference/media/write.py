@@ -70,8 +70,11 @@ def write_clip(frames: Iterable[Frame], target: Path, spec: ClipSpec, limits: Li
 
 
 def _command(target: Path, spec: ClipSpec, encoder: Encoder, limits: Limits) -> list[str]:
+    # Said of the frames, not asked of the encoder: from 7.1 on, ffmpeg would convert to the matrix
+    # that an encoder is asked for, and forgets what is asked of primaries and transfer.
+    picture = picture_stream(spec.width, spec.height, spec.fps).filter("setparams", **spec.color)
     output = ffmpeg.output(
-        picture_stream(spec.width, spec.height, spec.fps),
+        picture,
         _voice(spec, limits),
         f"file:{target.absolute()}",
         format="mp4",
@@ -82,7 +85,6 @@ def _command(target: Path, spec: ClipSpec, encoder: Encoder, limits: Limits) -> 
         map_metadata=-1,
         threads=threads(),
         **encoder.options(spec.crf),
-        **spec.color,
     )
     return list(output.global_args("-nostdin", "-v", "error", "-y").compile())
 

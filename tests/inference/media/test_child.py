@@ -14,6 +14,7 @@ import pytest
 from handler.errors import ToolMissing
 from inference.media.child import (
     ADDRESS_SPACE_BYTES,
+    CPU_SECONDS,
     OPEN_FILES,
     Child,
     ChildFailed,
@@ -201,10 +202,17 @@ def test_a_program_that_is_not_there_is_named(start: Callable) -> None:
 
 @confined
 def test_a_child_may_not_grow_or_open_files_or_dump_its_memory_without_bound() -> None:
-    with reading(["bash", "-c", "ulimit -v; ulimit -n; ulimit -c"]) as child:
+    with reading(["bash", "-c", "ulimit -v; ulimit -n; ulimit -c; ulimit -t"]) as child:
         bounds = said(child).split()
 
-    assert bounds == [f"{ADDRESS_SPACE_BYTES // 1024}", f"{OPEN_FILES}", "0"]
+    assert bounds == [f"{ADDRESS_SPACE_BYTES // 1024}", f"{OPEN_FILES}", "0", f"{CPU_SECONDS}"]
+
+
+@confined
+def test_a_child_that_computes_for_ever_is_ended_by_the_system() -> None:
+    with reading(["bash", "-c", "while :; do :; done"], cpu_seconds=1) as child:
+        with pytest.raises(ChildFailed, match="exit code -9"):
+            child.finish(PATIENT)
 
 
 @confined

@@ -170,7 +170,7 @@ def shown(path: Path, **wishes: Any) -> Frame:
 def square_blocks(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Film a picture of 4 by 3 blocks, each 40 pixels wide, of which the inner two are light."""
     path = tmp_path_factory.mktemp("framing") / "film.mp4"
-    return film(path, [0b0000_0110_0000], size=(160, 120))
+    return film(path, [0b0000_0110_0000] * 2, size=(160, 120))
 
 
 def test_cropping_keeps_the_middle(square_blocks: Path) -> None:
@@ -206,7 +206,7 @@ def test_shrinking_keeps_every_block_in_its_place(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("orientation", [3, 6])
 def test_a_phones_film_is_cropped_as_it_is_seen(tmp_path: Path, orientation: int) -> None:
-    path = film(tmp_path / "film.mp4", [1], size=(160, 120), orientation=orientation)
+    path = film(tmp_path / "film.mp4", [1, 1], size=(160, 120), orientation=orientation)
 
     picture = shown(path, **fitted("1:1", "crop"))
 

@@ -281,6 +281,52 @@ def test_a_picture_too_small_for_a_face_is_refused(tmp_path: Path) -> None:
         GATE.face(path)
 
 
+def test_a_picture_that_would_be_shown_huge_is_refused_however_small_it_is_stored(
+    tmp_path: Path,
+) -> None:
+    path = film(tmp_path / "film.mkv", output="-vf setsar=5000/1:max=5000")
+
+    with pytest.raises(MediaTooLarge, match="shown as"):
+        GATE.face(path)
+
+
+@pytest.mark.parametrize("name", ["film.mp4", "film.mkv", "film.webm"])
+def test_a_film_of_one_frame_is_refused_with_the_advice_to_send_an_image(
+    tmp_path: Path, name: str
+) -> None:
+    path = film(tmp_path / name, 1, output=VP8 if name.endswith("webm") else "")
+
+    with pytest.raises(UnsupportedMedia, match="send it as a still image"):
+        GATE.face(path)
+
+
+def test_a_note_on_the_length_that_is_no_length_is_not_believed(
+    place: Path, tmp_path: Path
+) -> None:
+    path = tmp_path / "film.mkv"
+    run_ffmpeg("-i", f"{place}/film.mp4", "-c", "copy", f"{path}")
+    path.write_bytes(path.read_bytes().replace(b"00:00:02.", b"two hours", 1))
+
+    info = GATE.face(path)
+
+    assert info.duration == pytest.approx(2, abs=0.1)
+
+
+@pytest.mark.parametrize("name", ["film.mp4", "film.mkv"])
+def test_a_film_that_has_much_to_say_about_itself_is_a_film(
+    place: Path, tmp_path: Path, name: str
+) -> None:
+    notes, path = tmp_path / "notes.txt", tmp_path / name
+    notes.write_text(";FFMETADATA1\ntitle=" + "\1" * 10**6)
+    copied = ("-map_metadata", "1", "-c", "copy")
+    run_ffmpeg("-i", f"{place}/film.mp4", "-i", f"{notes}", *copied, f"{path}")
+
+    info = GATE.face(path)
+
+    assert path.stat().st_size > 10**6
+    assert info.duration == pytest.approx(2, abs=0.1)
+
+
 @pytest.mark.parametrize("rate", ["0.5", "240", "1000"])
 def test_a_frame_rate_that_no_camera_has_is_refused(tmp_path: Path, rate: str) -> None:
     path = film(tmp_path / "film.mp4", 4, rate)
@@ -299,9 +345,9 @@ def test_a_film_that_lasts_too_long_is_refused_before_it_is_read(tmp_path: Path)
 
 def test_a_film_with_very_many_streams_is_refused(place: Path, tmp_path: Path) -> None:
     path = tmp_path / "film.mkv"
-    run_ffmpeg("-i", f"{place}/film.mp4", *["-map", "0"] * 20, "-c", "copy", f"{path}")
+    run_ffmpeg("-i", f"{place}/film.mp4", *["-map", "0"] * 17, "-c", "copy", f"{path}")
 
-    with pytest.raises(MediaUnreadable):
+    with pytest.raises(MediaUnreadable, match="at most 16"):
         GATE.face(path)
 
 
@@ -378,15 +424,28 @@ def test_the_length_of_a_face_does_not_count_the_time_before_its_first_frame(
     assert info.duration == pytest.approx(2, abs=0.05)
 
 
-def test_a_film_that_is_cut_off_still_says_how_long_it_was(tmp_path: Path) -> None:
-    # Whoever reads it can tell by that.
-    path = film(tmp_path / "film.mp4", 250, size=(128, 96), output="-movflags +faststart")
+@pytest.mark.parametrize("name", ["film.mp4", "film.mkv", "film.webm"])
+@pytest.mark.parametrize("share", [0.3, 0.6, 0.85])
+def test_a_film_that_is_cut_off_is_unreadable_however_short_the_voice(
+    tmp_path: Path, name: str, share: float
+) -> None:
+    words = VP8 if name.endswith("webm") else "-movflags +faststart"
+    path = film(tmp_path / name, 50, size=(128, 96), output=words)
     content = path.read_bytes()
-    path.write_bytes(content[: len(content) * 6 // 10])
+    path.write_bytes(content[: int(len(content) * share)])
+
+    with pytest.raises(MediaUnreadable, match="cut off"):
+        GATE.face(path)
+
+
+def test_a_film_that_lacks_its_last_bytes_is_a_film(tmp_path: Path) -> None:
+    path = film(tmp_path / "film.mp4", 50, size=(128, 96), output="-movflags +faststart")
+    content = path.read_bytes()
+    path.write_bytes(content[: len(content) * 97 // 100])
 
     info = GATE.face(path)
 
-    assert info.duration == pytest.approx(10)
+    assert info.duration == pytest.approx(2)
 
 
 def test_a_film_whose_index_was_cut_off_is_unreadable(tmp_path: Path) -> None:
@@ -408,8 +467,8 @@ def test_a_photograph_that_is_cut_off_at_once_is_unreadable(tmp_path: Path, name
 
 
 def test_the_colour_tags_of_a_film_are_kept(tmp_path: Path) -> None:
-    tags = "-colorspace bt709 -color_primaries bt709 -color_trc bt709 -color_range tv"
-    path = film(tmp_path / "film.mp4", output=tags)
+    tags = "range=tv:colorspace=bt709:color_primaries=bt709:color_trc=bt709"
+    path = film(tmp_path / "film.mp4", output=f"-vf setparams={tags}")
 
     info = GATE.face(path)
 
@@ -528,6 +587,25 @@ def test_a_voice_that_is_too_long_is_refused_whatever_it_claims(
         FfprobeGate(Limits(max_audio_seconds=3)).voice(path)
 
 
+@pytest.mark.parametrize(
+    ("name", "output"), [("voice.m4a", "-movflags +faststart"), ("voice.flac", "")]
+)
+def test_a_voice_that_is_cut_off_is_unreadable(tmp_path: Path, name: str, output: str) -> None:
+    path = sound(tmp_path / name, 4.0, loudness=0.3, output=output)
+    content = path.read_bytes()
+    path.write_bytes(content[: len(content) * 6 // 10])
+
+    with pytest.raises(MediaUnreadable, match="cut off"):
+        GATE.voice(path)
+
+
+def test_a_voice_too_short_for_a_frame_is_refused(tmp_path: Path) -> None:
+    path = sound(tmp_path / "voice.wav", 0.01, loudness=0.3)
+
+    with pytest.raises(UnsupportedMedia, match=r"lasts 0\.010 s"):
+        GATE.voice(path)
+
+
 # -- finished clips --------------------------------------------------------------------------------
 
 
@@ -551,6 +629,22 @@ def test_a_finished_clip_without_sound_is_invalid(place: Path) -> None:
 def test_a_finished_clip_that_cannot_be_read_back_is_invalid(tmp_path: Path) -> None:
     path = tmp_path / "out.mp4"
     path.write_bytes(b"\x00" * 999)
+
+    with pytest.raises(OutputInvalid, match="read back"):
+        GATE.output(path)
+
+
+def test_a_finished_clip_of_other_codecs_is_invalid(place: Path, tmp_path: Path) -> None:
+    path = film(tmp_path / "out.mp4", 10, output="-c:v mpeg4", voice=place / "voice.wav")
+
+    with pytest.raises(OutputInvalid, match="mpeg4"):
+        GATE.output(path)
+
+
+def test_half_a_finished_clip_is_invalid(place: Path, tmp_path: Path) -> None:
+    path = film(tmp_path / "out.mp4", 50, output="-movflags +faststart", voice=place / "voice.wav")
+    content = path.read_bytes()
+    path.write_bytes(content[: len(content) // 2])
 
     with pytest.raises(OutputInvalid, match="read back"):
         GATE.output(path)

@@ -160,12 +160,12 @@ def test_red_green_and_blue_are_tagged_as_what_they_are_converted_to(
 def tags_of(standard: str) -> dict[str, str]:
     """Return the tags of a picture of one standard throughout."""
     names = ("colorspace", "color_primaries", "color_trc")
-    return {"color_range": "tv", **dict.fromkeys(names, standard)}
+    return {"range": "tv", **dict.fromkeys(names, standard)}
 
 
 def test_the_tags_of_the_source_stand_in_the_file(tmp_path: Path, voice: Path) -> None:
-    tags = "-colorspace bt709 -color_primaries bt709 -color_trc bt709 -color_range tv"
-    source = GATE.face(film(tmp_path / "source.mp4", 3, output=tags))
+    tags = "range=tv:colorspace=bt709:color_primaries=bt709:color_trc=bt709"
+    source = GATE.face(film(tmp_path / "source.mp4", 3, output=f"-vf setparams={tags}"))
 
     out = write(tmp_path / "out.mp4", spec_for(voice, frames=3, color=color_tags(source, 64, 48)))
 
@@ -175,10 +175,12 @@ def test_the_tags_of_the_source_stand_in_the_file(tmp_path: Path, voice: Path) -
 @pytest.mark.parametrize(
     "output",
     [
-        "-color_trc gamma22",
-        "-color_trc gamma28 -colorspace bt470bg -color_primaries bt470bg",
-        "-color_trc smpte2084 -colorspace bt2020nc -color_primaries bt2020",
-        "-color_trc linear -colorspace ycgco -color_primaries smpte432",
+        "-vf setparams=color_trc=bt470m",
+        "-vf setparams=color_trc=bt470bg:colorspace=bt470bg:color_primaries=bt470bg",
+        "-vf setparams=color_trc=smpte2084:colorspace=bt2020nc:color_primaries=bt2020",
+        "-vf setparams=color_trc=linear:color_primaries=smpte432",
+        "-bsf:v h264_metadata=matrix_coefficients=8",
+        "-bsf:v h264_metadata=matrix_coefficients=10",
         "-color_range pc -pix_fmt yuvj420p",
         "-c:v libx264rgb -pix_fmt rgb24",
     ],
