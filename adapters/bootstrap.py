@@ -14,6 +14,7 @@ from pydantic import SecretStr
 from adapters import __version__
 from adapters.config import Config, ConfigError, EncoderName, EngineName
 from adapters.journal import DiskJournal
+from adapters.log import open_log
 from adapters.supervised import SupervisedEngine
 from adapters.supervision.loaded import CheckedEngine, EngineFacts
 from adapters.transfer.bucket import Bucket, s3_client
@@ -47,7 +48,7 @@ from inference.media.probe import FfprobeGate
 from inference.memory import return_freed_memory
 from inference.parts import Parts
 from inference.preview import preview_parts
-from inference.weights import FETCH_COMMAND, WeightsError, missing_weights
+from inference.weights import FETCH_COMMAND, WeightsError, locate_weights, missing_weights
 
 MEGABYTE = 1024**2
 
@@ -68,21 +69,17 @@ def bootstrap(
     fetch: Fetch | None = None,
     store: Store | None = None,
     engine: ReadEngine | None = None,
-    *,
-    supervised: bool = False,
 ) -> Runtime:
     """Build all that outlives a job; ``fetch`` and ``store`` replace those of the configuration.
 
-    An ``engine`` that was read before is not read again. ``supervised`` is what the door would have
-    where the configuration leaves it the choice: an engine in a process of its own, which reads
-    its engine itself. Raises :class:`ConfigError` if the configuration cannot work, with what to
-    do about it.
+    An ``engine`` that was read before is not read again; one that is to have a process of its own
+    is read there. Raises :class:`ConfigError` if the configuration cannot work, with what to do
+    about it.
     """
     started = time.monotonic()
-    if config.supervised is not None:
-        supervised = config.supervised
-    film, facts = _supervised(config) if supervised else load_engine(config, engine)
-    workspaces = _workspaces()
+    # What takes a moment comes first: an engine is loaded in vain where that goes wrong.
+    workspaces, notify = _workspaces(), _webhooks(config)
+    film, facts = _supervised(config) if config.supervised else load_engine(config, engine)
     identify = partial(fingerprint, engine=facts.name, weights=facts.weights)
     store, records = (store, NoRecords()) if store else _storage(config, identify)
     worker = Worker(
@@ -99,7 +96,7 @@ def bootstrap(
         store=store,
         probe=FfprobeGate(_limits(config)),
         workspace=workspaces,
-        notify=_webhooks(config),
+        notify=notify,
         clock=time.monotonic,
         worker=worker,
         gpu_class=config.gpu_class or facts.device,
@@ -123,7 +120,11 @@ def load_engine(
 
 
 def _supervised(config: Config) -> tuple[Engine[Any], EngineFacts]:
-    engine = SupervisedEngine(partial(load_engine, config.without_secrets()))
+    log = open_log(worker_id=config.worker_id, provider=config.provider)
+    engine = SupervisedEngine(
+        partial(load_engine, config.without_secrets()),
+        tell=lambda reason: log.warning("engine replaced", reason=reason),
+    )
     return engine, engine.facts
 
 
@@ -150,6 +151,7 @@ def _preview(_: Config) -> ReadEngine:
 
 
 def _musetalk(config: Config) -> ReadEngine:
+    config = _located(config)
     if missing := missing_weights(config.weights_dir):
         files = "; ".join(f"{file.path} from {file.repository}" for file in missing)
         raise ConfigError(
@@ -179,6 +181,14 @@ def _musetalk(config: Config) -> ReadEngine:
             return musetalk_parts(read, device, config.batch_size, _compiled(config))
 
     return parts
+
+
+def _located(config: Config) -> Config:
+    """Return the settings with the directory of the weights, where nobody has said which it is."""
+    if "weights_dir" in config.model_fields_set:
+        return config
+    with _weights_faults(config):
+        return config.model_copy(update={"weights_dir": locate_weights(config.weights_dir)})
 
 
 @contextmanager

@@ -10,6 +10,7 @@ import os
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
@@ -18,6 +19,7 @@ import typer
 from adapters.weights_commands import weights_app
 
 if TYPE_CHECKING:
+    from adapters.config import Config
     from handler.ports import Runtime
     from handler.progress import Report
     from handler.result import Result
@@ -138,14 +140,9 @@ def serve() -> None:
     with _extra("serve"):
         from adapters import http_server
 
-    def load() -> Runtime:
-        from adapters.bootstrap import bootstrap
-
-        return bootstrap(config, supervised=True)
-
     try:
-        config = Config.from_env(os.environ)
-        http_server.serve(config, load)
+        config = Config.from_env(os.environ, supervised=True)
+        http_server.serve(config, partial(_load, config))
     except ConfigError as error:
         _misused(str(error))
 
@@ -154,23 +151,24 @@ def serve() -> None:
 def local() -> None:
     """Take jobs from an orchestrator, and over HTTP, until told to stop.
 
-    Exit code 2 if a setting is wrong, 75 if the GPU failed.
+    Exit code 2 if the worker cannot start, 75 if the GPU failed.
     """
     from adapters.config import Config, ConfigError
 
     with _extra("serve"):
         from adapters.local_worker import main
 
-    def load() -> Runtime:
-        from adapters.bootstrap import bootstrap
-
-        return bootstrap(config, supervised=True)
-
     try:
-        config = Config.from_env(os.environ)
-        raise typer.Exit(main(config, load))
+        config = Config.from_env(os.environ, supervised=True)
+        raise typer.Exit(main(config, partial(_load, config)))
     except ConfigError as error:
         _misused(str(error))
+
+
+def _load(config: Config) -> Runtime:
+    from adapters.bootstrap import bootstrap
+
+    return bootstrap(config)
 
 
 @contextmanager

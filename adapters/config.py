@@ -8,7 +8,7 @@ import tempfile
 from collections.abc import Mapping
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Self
+from typing import Annotated, Any, Self
 
 from pydantic import (
     AfterValidator,
@@ -76,11 +76,6 @@ def _printable(secret: SecretStr) -> SecretStr:
     return secret
 
 
-def _open_if_auto(value: object) -> object:
-    return None if value == "auto" else value
-
-
-DoorsChoice = Annotated[bool | None, BeforeValidator(_open_if_auto)]
 HostNames = Annotated[frozenset[str], BeforeValidator(_comma_list)]
 HeaderSecret = Annotated[SecretStr, AfterValidator(_printable)]
 BaseUrl = Annotated[str, StringConstraints(pattern=r"^https?://[^\s/?#@]+(/[^\s?#]*)?$")]
@@ -109,8 +104,8 @@ class Config(BaseModel):
     compile_cache_dir: Path | None = Field(None, alias="COMPILE_CACHE_DIR")
     encoder: EncoderName = Field(EncoderName.AUTO, alias="ENCODER")
 
-    #: Whether the engine has a process of its own; None leaves it to the door.
-    supervised: DoorsChoice = Field(None, alias="SUPERVISED")
+    #: Whether the engine has a process of its own.
+    supervised: bool = Field(default=False, alias="SUPERVISED")
 
     b2_key_id: str | None = Field(None, alias="B2_KEY_ID")
     b2_app_key: SecretStr | None = Field(None, alias="B2_APP_KEY")
@@ -168,13 +163,16 @@ class Config(BaseModel):
     gpu_class: str | None = None
 
     @classmethod
-    def from_env(cls, env: Mapping[str, str]) -> Self:
+    def from_env(cls, env: Mapping[str, str], *, supervised: bool = False) -> Self:
         """Read the settings; a variable that is set to nothing counts as not set.
 
+        ``supervised`` is what the door would have where ``SUPERVISED`` leaves it the choice.
         Raises :class:`ConfigError`, which names the variable at fault.
         """
         names = {field.alias for field in cls.model_fields.values() if field.alias}
-        given: dict[str, str | None] = {name: env[name] for name in names if env.get(name)}
+        given: dict[str, Any] = {name: env[name] for name in names if env.get(name)}
+        if given.get("SUPERVISED", "auto") == "auto":
+            given["SUPERVISED"] = supervised
         identities = (env[name] for name in IDENTITY_VARIABLES if env.get(name))
         given["worker_id"] = next(identities, None) or socket.gethostname()
         given["gpu_class"] = env.get("GPU_CLASS_NAME") or env.get("GPU_CLASS") or None
@@ -205,6 +203,15 @@ class Config(BaseModel):
     def has_storage(self) -> bool:
         """Tell whether the worker can store a video that brings no URL of its own."""
         return self.output_dir is not None or self.b2_bucket_name is not None
+
+    @property
+    def storage(self) -> str:
+        """Return where videos go, as an operator would say it."""
+        if self.output_dir is not None:
+            return f"directory {self.output_dir}"
+        if self.b2_bucket_name is not None:
+            return f"bucket {self.b2_bucket_name}/{self.b2_prefix} at {self.s3_endpoint_url}"
+        return "none but what jobs bring"
 
 
 def _explain(error: ValidationError) -> str:

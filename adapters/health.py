@@ -9,6 +9,7 @@ from http import HTTPStatus
 from typing import Any
 
 from handler.errors import WorkerBroken
+from handler.redaction import redact
 
 
 class HealthStatus(StrEnum):
@@ -44,7 +45,7 @@ class Health:
 
     def unhealthy(self, reason: str) -> None:
         """Tell that no further job can be taken, and why."""
-        self._turn(HealthStatus.UNHEALTHY, {"reason": reason})
+        self._turn(HealthStatus.UNHEALTHY, {"reason": redact(reason)})
 
     def check(self) -> None:
         """Raise :class:`WorkerBroken` if no further job can be taken."""

@@ -7,7 +7,6 @@ import os
 import signal
 import socket
 import threading
-import traceback
 from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -16,13 +15,14 @@ from typing import Any
 import uvicorn
 from fastapi import FastAPI
 
-from adapters.config import Config, ConfigError
+from adapters import cold_start
+from adapters.config import Config
 from adapters.http.access import open_listener, require_token, url_of
 from adapters.http.app import Door, build_app
+from adapters.http.connection import HurriedConnection
 from adapters.http.jobs import settle_in_thread
-from adapters.log import Log, open_log
+from adapters.log import open_log
 from handler import Runtime
-from handler.redaction import redact
 
 #: What platforms send, and what Ctrl-C does.
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
@@ -43,7 +43,7 @@ def serve(config: Config, load: Callable[[], Runtime]) -> None:
     door = Door(open_log(worker_id=config.worker_id, provider=config.provider))
     with open_listener(config) as listener:
         server = _Server(build_app(door, config.worker_token))
-        left = asyncio.run(_serve(door, server, listener, load, config.drain_sec))
+        left = asyncio.run(_serve(door, server, listener, load, config))
     if left is not None:
         # Threads that go on would be waited for, or have the interpreter torn from under them.
         os._exit(left)
@@ -73,10 +73,12 @@ class _Server(uvicorn.Server):
             uvicorn.Config(
                 app,
                 loop="asyncio",
-                http="h11",
+                http=HurriedConnection,
                 ws="none",
                 lifespan="off",
                 log_config=None,
+                # What is worth a line, the door's own log has: without secrets, and as JSON.
+                log_level="critical",
                 access_log=False,
                 proxy_headers=False,
                 server_header=False,
@@ -95,7 +97,7 @@ async def _serve(
     server: _Server,
     listener: socket.socket,
     load: Callable[[], Runtime],
-    drain_seconds: float,
+    config: Config,
 ) -> int | None:
     """Return the code to exit with at once; None if nothing is left behind."""
     stop = asyncio.create_task(_told_to_stop().wait())
@@ -103,42 +105,32 @@ async def _serve(
     door.log.info("listening", url=url_of(listener))
     try:
         loading: asyncio.Future[Runtime] = asyncio.get_running_loop().create_future()
-        settle_in_thread(loading, load)
+        settle_in_thread(loading, partial(cold_start.start, load, door.log))
         first: set[asyncio.Future[Any]] = {loading, stop}
         await asyncio.wait(first, return_when=asyncio.FIRST_COMPLETED)
         if not loading.done():
             return START_LEFT
-        door.queue.open(_loaded(loading, door.log))
-        door.log.info("ready")
+        runtime = loading.result()
+        door.queue.open(runtime)
+        door.log.info("ready", **cold_start.facts(config, runtime))
         await stop
         door.log.info("stopping")
-        return None if await door.queue.drain(drain_seconds) else JOB_LEFT
+        return None if await door.queue.drain(config.drain_sec) else JOB_LEFT
     finally:
         server.should_exit = True
         await serving
-
-
-def _loaded(loading: asyncio.Future[Runtime], log: Log) -> Runtime:
-    try:
-        return loading.result()
-    except ConfigError:
-        raise
-    except Exception as error:
-        stack = "".join(traceback.format_exception(error))
-        log.error("cannot start", stack_trace=stack)  # noqa: TRY400 - one line
-        reason = redact(f"{type(error).__name__}: {error}")
-        raise ConfigError(f"The engine cannot be loaded: {reason}") from error
 
 
 def _told_to_stop() -> asyncio.Event:
     """Return what the first signal to stop sets; a second one ends the process at once."""
     loop, told = asyncio.get_running_loop(), asyncio.Event()
 
-    def tell() -> None:
+    def tell(number: signal.Signals) -> None:
+        if told.is_set():
+            # Not by the signal itself: the first process of a container survives that.
+            os._exit(128 + number)
         told.set()
-        for number in STOP_SIGNALS:
-            loop.remove_signal_handler(number)
 
     for number in STOP_SIGNALS:
-        loop.add_signal_handler(number, tell)
+        loop.add_signal_handler(number, tell, number)
     return told

@@ -2,7 +2,8 @@
 
 An entry is a small file, locked for as long as its job is in hand and removed at its end. The
 system drops the locks of a process that is gone: an entry whose lock can be taken tells of a job
-that killed a worker. Nothing is flushed to the disk, which keeps what a killed process wrote.
+that killed a worker, or an engine that had a process of its own. Nothing is flushed to the disk,
+which keeps what a killed process wrote.
 """
 
 from __future__ import annotations
@@ -18,13 +19,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
-from handler.errors import PoisonJob, Stage
+from handler.errors import EngineBroken, EngineDied, EngineStalled, PoisonJob, Stage
 from handler.ports import Note, note_nothing
 
 #: A job that killed so many workers is not tried again,
 KILLS = 2
 #: for so long: who kills a worker a day may as well have stood beside when it died.
 FORGOTTEN_SECONDS = 24 * 3600
+
+#: What a job ends with that cost the engine its process, and would have cost the worker its own.
+DEADLY = (EngineDied, EngineStalled, EngineBroken)
 
 #: More than any entry needs. All are this long, so that one is written over another in one step.
 ENTRY_BYTES = 1024
@@ -70,10 +74,16 @@ class DiskJournal:
                     stage=stage,
                     times_killed=kills,
                 )
+            stays = False
             try:
                 yield lambda stage: entry.note(job_id, kills, stage)
+            except DEADLY:
+                # As if the process that is gone had been this one.
+                stays = True
+                raise
             finally:
-                entry.remove()
+                if not stays:
+                    entry.remove()
 
     def _open(self, job_id: str) -> _Entry | None:
         # An id may be longer than a file's name, and hold what no name can.

@@ -29,7 +29,7 @@ def main(config: Config, load: Callable[[], Runtime], pace: Pace | None = None) 
 
     Raises :class:`ConfigError` if the configuration cannot work, with what to do about it.
     """
-    log, health = open_log(worker_id=config.worker_id), Health()
+    log, health = open_log(worker_id=config.worker_id, provider=config.provider), Health()
     door = Door(log, health)
 
     def open_doors() -> Runtime:
@@ -65,8 +65,13 @@ class LocalWorker:
 
     @property
     def started(self) -> bool:
-        """Return whether there may be a job in hand."""
-        return self._poll.started
+        """Return whether there may be a job in hand: one may be posted before any is claimed."""
+        return self._door.queue.runtime is not None
+
+    @property
+    def job_id(self) -> str | None:
+        """Return the id of the orchestrator's job in hand; what is posted is answered anyway."""
+        return self._poll.job_id
 
     def run(self) -> None:
         """Work until told to stop; raise :class:`WorkerBroken` once all jobs are answered."""

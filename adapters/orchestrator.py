@@ -96,7 +96,7 @@ class Orchestrator:
             raise OrchestratorError(status_line(status), status=status, body=text)
         try:
             return json.loads(content) if content else None
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             reason = f"{status_line(status)}, but the answer is not JSON"
             raise OrchestratorError(reason, status=status, body=text) from error
 

@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from urllib.parse import quote
 
+from adapters import cold_start
 from adapters.config import Config, ConfigError
 from adapters.health import Health
 from adapters.log import Log
@@ -68,11 +69,16 @@ class PollWorker:
         """Return whether jobs are taken."""
         return self._loop is not None
 
+    @property
+    def job_id(self) -> str | None:
+        """Return the id of the job in hand."""
+        return self._loop.standing.job_id if self._loop else None
+
     def run(self) -> None:
         """Work until told to stop; raise :class:`WorkerBroken` once that job is reported."""
         with self._courier() as courier:
             # Before the cold start: reports of an earlier worker have waited long enough.
-            runtime = self._load()
+            runtime = cold_start.start(self._load, self._log)
             queues = _queues(self._config, runtime)
             claims = self._client(CLAIM_PATIENCE_SECONDS)
             loop = ClaimLoop(
@@ -127,15 +133,12 @@ class PollWorker:
             self._log.warning("WORKER_ID and BUFFER_WORKER_ID are set: one loop, buffer first")
         self._log.info(
             "started",
-            **runtime.worker.model_dump(exclude={"worker_id"}),
-            gpu_class=runtime.gpu_class,
+            **cold_start.facts(self._config, runtime),
             worker_type=self._config.worker_type,
             orchestrator=self._base_url,
             queues=[queue.name for queue in queues],
             poll_seconds=[queue.interval_seconds for queue in queues],
             heartbeat_seconds=self._pace.heartbeat_seconds,
-            drain_seconds=self._config.drain_sec,
-            storage=_storage(self._config),
             spool=str(self._spool.directory),
             reports_waiting=courier.waiting,
         )
@@ -182,9 +185,3 @@ def _queues(config: Config, runtime: Runtime) -> Sequence[Queue]:
     if config.buffer_worker_id is None:
         return (main_queue,)
     return (buffer,) if config.main_worker_id is None else (buffer, main_queue)
-
-
-def _storage(config: Config) -> str:
-    if config.output_dir is not None:
-        return f"directory {config.output_dir}"
-    return f"bucket {config.b2_bucket_name}/{config.b2_prefix} at {config.s3_endpoint_url}"

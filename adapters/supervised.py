@@ -30,7 +30,7 @@ from adapters.supervision.messages import (
 )
 from adapters.supervision.patience import BEAT_SECONDS, Patience
 from adapters.supervision.process import EngineProcess
-from adapters.supervision.succession import Succession
+from adapters.supervision.succession import Succession, Tell
 from handler.errors import EngineBroken, EngineDied, EngineStalled, WorkerBroken
 from handler.ports import Clip, Scene
 from handler.progress import Tick
@@ -51,15 +51,19 @@ class DistantAvatar:
 class SupervisedEngine:
     """Implement the core's ``Engine`` for one that lives in another process."""
 
-    def __init__(self, start: Start, patience: Patience | None = None) -> None:
+    def __init__(
+        self, start: Start, patience: Patience | None = None, tell: Tell = lambda _: None
+    ) -> None:
         """Load an engine with ``start``, which is pickled, and wait for it.
+
+        ``tell`` is told of each process that takes another's place, and why.
 
         Raises what ``start`` raises, :class:`EngineDied` if its process ends and
         :class:`EngineStalled` if it takes too long.
         """
         self._patience = patience or Patience()
         self._turn = threading.Lock()
-        self._succession = Succession(start, self._patience)
+        self._succession = Succession(start, self._patience, tell)
 
     @property
     def facts(self) -> EngineFacts:
@@ -154,15 +158,24 @@ class SupervisedEngine:
     def _stop(self, process: EngineProcess, number: int) -> None:
         """End a call that nobody wants any more, with its process if there is no other way."""
         process.stop(number)
-        try:
-            answer = process.answer(self._patience.stop_seconds)
-        except EngineDied:
-            answer = None
+        reason = self._reason_to_replace(process)
         process.forget(number)
-        if answer is None or (isinstance(answer, Failed) and answer.fault.broken):
+        if reason:
             # The job has an error of its own; the next one hears of a worker that is broken.
             with suppress(WorkerBroken):
-                self._succession.replace()
+                self._succession.replace(reason)
+
+    def _reason_to_replace(self, process: EngineProcess) -> Exception | None:
+        """Return why a process that was told to end its call can do no other; None if it can."""
+        try:
+            answer = process.answer(self._patience.stop_seconds)
+        except EngineDied as death:
+            return death
+        if answer is None:
+            return EngineStalled("The engine did not let go of a job that was taken back.")
+        if isinstance(answer, Failed) and answer.fault.broken:
+            return answer.fault.error()
+        return None
 
     def _settle(self, process: EngineProcess, fault: Fault) -> Exception:
         """Return the error of a call, once it is certain that there is an engine for the next.

@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,7 +22,9 @@ from adapters.log import open_log
 from adapters.orchestrator import Backoff
 from adapters.poll_loop import Pace, PollWorker
 from handler.errors import WorkerBroken
-from handler.ports import Runtime
+from handler.ports import Clip, Runtime, Scene
+from handler.progress import Tick
+from handler.testing import FakeAvatar, FakeEngine
 from tests.orchestrator import API_KEY, PATIENCE_SECONDS, FakeOrchestrator
 
 ROOT = Path(__file__).parents[1]
@@ -56,6 +58,23 @@ def environment(orchestrator: FakeOrchestrator, place: Path, **env: str) -> dict
 
 #: What makes a buffer worker of a main worker.
 AS_BUFFER = {"WORKER_ID": "", "BUFFER_WORKER_ID": "buffer-1"}
+
+
+#: Makes jobs as the orchestrator gives them away, of a name and further fields.
+Order = Callable[..., dict[str, Any]]
+
+
+class Filming(FakeEngine):
+    """A fake engine that goes on until it is told to stop, or its job is ended."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.cut = threading.Event()
+
+    def animate(self, avatar: FakeAvatar, scene: Scene, target: Path, tick: Tick) -> Clip:
+        while not self.cut.wait(0.001):
+            tick(0.5)
+        return super().animate(avatar, scene, target, tick)
 
 
 class PollLoopDriver:

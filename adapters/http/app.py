@@ -9,6 +9,7 @@ from http import HTTPStatus
 from typing import Any
 
 from fastapi import APIRouter, Depends, FastAPI, Request, Response
+from fastapi.openapi.docs import get_swagger_ui_html
 from fastapi.responses import StreamingResponse
 from fastapi.security import HTTPBearer
 from pydantic import SecretStr
@@ -127,19 +128,30 @@ class Door:
         self, request: Request, failure: Failure, status: int, headers: Mapping[str, str] | None
     ) -> Response:
         self.tally.refused(failure.error_code)
-        self.log.info(
-            "refused",
-            musetalk_job_id=failure.musetalk_job_id,
-            method=request.method,
-            http_status=status,
-            error_code=failure.error_code,
-            error_message=failure.error_message,
-        )
+        facts = {
+            "musetalk_job_id": failure.musetalk_job_id,
+            "method": request.method,
+            "http_status": status,
+            "error_code": failure.error_code,
+            "error_message": failure.error_message,
+        }
+        if failure.stack_trace:
+            self.log.error("refused", **facts, stack_trace=failure.stack_trace)
+        else:
+            self.log.info("refused", **facts)
         return _json(failure.to_json(), status, headers)
 
 
 class _App(FastAPI):
     """Describe jobs, which are not read by the framework, in the OpenAPI document too."""
+
+    async def describe(self) -> Response:
+        """Return the document to whoever asks for it."""
+        return _json(self.openapi())
+
+    async def show(self) -> Response:
+        """Return a page that shows it to people."""
+        return get_swagger_ui_html(openapi_url="/openapi.json", title=self.title)
 
     def openapi(self) -> dict[str, Any]:
         """Return the document."""
@@ -156,14 +168,17 @@ def build_app(door: Door, token: SecretStr | None = None) -> FastAPI:
 
     Without a token they answer only what is asked from this machine.
     """
-    app = _App(title="musetalk-worker", version=__version__, redoc_url=None)
+    app = _App(title="musetalk-worker", version=__version__, openapi_url=None)
     for fault in (HTTPException, WorkerError, Exception):
         app.add_exception_handler(fault, door.refuse)
-    # Probes cannot be told a token.
-    app.add_api_route("/hc", door.check, responses=_HEALTH)
-    app.add_api_route("/health", door.describe, responses=_HEALTH)
+    # Probes cannot be told a token, and some ask for nothing but the status.
+    for path, answer in (("/hc", door.check), ("/health", door.describe)):
+        app.add_api_route(path, answer, responses=_HEALTH)
+        app.add_api_route(path, answer, methods=["HEAD"], include_in_schema=False)
     described = [] if token is None else [Depends(HTTPBearer(auto_error=False))]
     pages = APIRouter(dependencies=[*described, Depends(Guard(token).check)])
+    pages.add_api_route("/openapi.json", app.describe, include_in_schema=False)
+    pages.add_api_route("/docs", app.show, include_in_schema=False)
     pages.add_api_route("/metrics", door.count, responses=_NUMBERS)
     pages.add_api_route(
         "/generate",
@@ -200,7 +215,7 @@ async def _events(ticket: Ticket) -> AsyncIterator[str]:
 
 
 def _event(name: str, data: Mapping[str, Any]) -> str:
-    return f"event: {name}\ndata: {json.dumps(data)}\n\n"
+    return f"event: {name}\ndata: {json.dumps(data, allow_nan=False)}\n\n"
 
 
 def _whereabouts(ticket: Ticket) -> Response:
@@ -217,4 +232,5 @@ def _answer(result: Result) -> Response:
 def _json(
     data: Mapping[str, Any], status: int = HTTPStatus.OK, headers: Mapping[str, str] | None = None
 ) -> Response:
-    return Response(json.dumps(data), status, headers, media_type="application/json")
+    content = json.dumps(data, allow_nan=False)
+    return Response(content, status, headers, media_type="application/json")

@@ -24,8 +24,10 @@ from adapters.log import Log, log_result
 from handler import Failure, Job, Result, Runtime, WorkerBroken, handle
 from handler.job import with_job_id
 
-#: How long a job that was told to stop may take to do so.
-STOP_SECONDS = 2.0
+#: How long a job that was told to stop may take to do so: more than an engine has to let go of it.
+STOP_SECONDS = 2.5
+#: Why a job fails that had no time left to be done.
+STOPPED = "The worker was stopped before the job was done."
 
 Value = TypeVar("Value")
 
@@ -116,15 +118,19 @@ class JobQueue:
     async def drain(self, seconds: float) -> bool:
         """Take no more jobs and wait for those that run; return whether all have ended.
 
-        Those that wait, or run for longer than ``seconds``, fail in a way that may be retried.
+        Those that wait, or run for longer than ``seconds``, fail in a way that may be retried, even
+        if they do not end: what becomes of them nobody will see.
         """
         self._health.unhealthy("The worker is stopping.")
         self._evict_waiting()
         await self._quiet(seconds)
         for ticket in self._running:
-            ticket.evict("The worker was stopped before the job was done.")
+            ticket.evict(STOPPED)
         await self._quiet(STOP_SECONDS)
-        return not self._running
+        left = tuple(self._running)
+        for ticket in left:
+            ticket.result.set_result(self._failure(ticket, WorkerUnavailable(STOPPED)))
+        return not left
 
     def _joined(self, job: Job) -> Ticket | None:
         ticket = self._tickets.get(job.musetalk_job_id)
@@ -172,7 +178,12 @@ class JobQueue:
             self._health.unhealthy(str(broken))
             return broken.failure
         except BaseException as error:  # noqa: BLE001 - what would end the thread ends the job
-            return Failure.of(error, musetalk_job_id=ticket.id, worker=self._runtime.worker)
+            return self._failure(ticket, error)
+
+    def _failure(self, ticket: Ticket, error: BaseException) -> Failure:
+        worker = self._runtime.worker if self._runtime else None
+        metadata = ticket.job.metadata
+        return Failure.of(error, musetalk_job_id=ticket.id, worker=worker, metadata=metadata)
 
     def _end(self, ticket: Ticket) -> None:
         self._running.discard(ticket)
@@ -219,8 +230,14 @@ def settle_in_thread(future: asyncio.Future[Value], work: Callable[[], Value]) -
             settled, tell = work(), future.set_result
         except BaseException as error:  # noqa: BLE001 - whatever it is, who waits must see it
             settled, tell = error, future.set_exception
-        # The loop is closed if the worker has stopped without waiting any longer.
+
+        def told() -> None:
+            # Else nobody has waited any longer.
+            if not future.done():
+                tell(settled)
+
+        # The loop is closed if the worker has stopped meanwhile.
         with suppress(RuntimeError):
-            loop.call_soon_threadsafe(tell, settled)
+            loop.call_soon_threadsafe(told)
 
     threading.Thread(target=settle, daemon=True).start()

@@ -6,7 +6,7 @@ import threading
 from collections.abc import Sequence
 
 from adapters.health import Health
-from adapters.log import Log, log_result
+from adapters.log import Log, facts_of, log_result
 from adapters.orchestrator import Backoff, Orchestrator, OrchestratorError
 from adapters.polling.courier import Courier
 from adapters.polling.lease import Lease
@@ -99,10 +99,11 @@ class ClaimLoop:
         return not isinstance(result, Failure)
 
     def _report(self, lease: Lease, result: Result) -> None:
-        log_result(self._log, result)
         error = result.error_message if isinstance(result, Failure) else None
         self._last_error = error and error[:ERROR_CHARACTERS]
+        log = self._log.bind(**lease.claimed.delivery)
         if lease.lost:
-            self._log.warning("job is not ours any more", musetalk_job_id=lease.claimed.job_id)
+            log.warning("job is not ours any more", **facts_of(result))
             return
         self._courier.deliver(lease.ended(result))
+        log_result(log, result)

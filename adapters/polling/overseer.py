@@ -5,13 +5,15 @@ The main thread does nothing else, so that a signal is heard whatever a network 
 
 from __future__ import annotations
 
+import math
 import os
 import queue
 import signal
 import sys
 import threading
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from queue import SimpleQueue
 from types import FrameType
 from typing import NoReturn, Protocol
@@ -23,6 +25,8 @@ from handler.errors import WorkerBroken
 STOPPED, BROKEN = 0, 75
 #: How long a job may take to end when it is given back, and its report to be taken.
 GIVE_BACK_SECONDS = 3.0
+#: The system may give a signal to any thread, and Python heeds it in the main one: once that wakes.
+WAKE_SECONDS = 0.5
 
 #: What wakes the main thread: a signal, or how the worker has ended.
 News = SimpleQueue[signal.Signals | BaseException | None]
@@ -34,6 +38,10 @@ class Stoppable(Protocol):
     @property
     def started(self) -> bool:
         """Return whether it may have a job in hand."""
+
+    @property
+    def job_id(self) -> str | None:
+        """Return the id of the job that it has claimed."""
 
     def run(self) -> None:
         """Work until told to stop; raise :class:`WorkerBroken` if no further job can be done."""
@@ -55,7 +63,7 @@ def oversee(worker: Stoppable, grace_seconds: float, log: Log) -> int:
     news: News = SimpleQueue()
     with _signals(news):
         threading.Thread(target=_work, args=(worker, news), name="worker", daemon=True).start()
-        end = news.get()
+        end = _next(news)
         if isinstance(end, signal.Signals):
             log.info("stopping", signal=end.name, grace_seconds=grace_seconds)
             end = _drain(worker, news, grace_seconds, log)
@@ -75,18 +83,27 @@ def _drain(worker: Stoppable, news: News, grace_seconds: float, log: Log) -> Bas
     try:
         return _end(news, grace_seconds)
     except queue.Empty:
-        log.warning("giving the job back")
+        log.warning("giving the job back", musetalk_job_id=worker.job_id)
         worker.give_back()
     try:
         return _end(news, GIVE_BACK_SECONDS)
     except queue.Empty:
         # Whoever has the orchestrator's leases will notice that nobody holds this one.
-        log.warning("leaving a job that does not end")
+        log.warning("leaving a job that does not end", musetalk_job_id=worker.job_id)
         _leave(STOPPED)
 
 
+def _next(news: News, seconds: float = math.inf) -> signal.Signals | BaseException | None:
+    """Wait for news; raise :class:`queue.Empty` if there are none for so many seconds."""
+    end = time.monotonic() + seconds
+    while (left := end - time.monotonic()) > WAKE_SECONDS:
+        with suppress(queue.Empty):
+            return news.get(timeout=WAKE_SECONDS)
+    return news.get(timeout=max(left, 0.0))
+
+
 def _end(news: News, seconds: float) -> BaseException | None:
-    end = news.get(timeout=seconds)
+    end = _next(news, seconds)
     if isinstance(end, signal.Signals):
         _leave(128 + end)
     return end
@@ -118,5 +135,6 @@ def _signals(news: News) -> Iterator[None]:
 
 def _leave(code: int) -> NoReturn:
     """End the process without waiting for threads: one that hangs in a driver never ends."""
-    sys.stderr.flush()
+    with suppress(OSError):
+        sys.stderr.flush()
     os._exit(code)

@@ -54,6 +54,14 @@ class Claimed:
     raw: Mapping[str, Any]
     job_id: str
     buffer_job_id: str | None = None
+    #: How often the job was given away, this time included; None if the orchestrator does not say.
+    attempt: int | None = None
+
+    @property
+    def delivery(self) -> dict[str, str | int]:
+        """Return what tells this delivery of the job from others, for a log."""
+        facts = {"buffer_job_id": self.buffer_job_id, "attempt": self.attempt}
+        return {name: value for name, value in facts.items() if value is not None}
 
 
 class Queue(Protocol):
@@ -139,7 +147,7 @@ class MainQueue:
         job_id = _read_id(job.get("musetalk_job_id"))
         if job_id is None:
             raise OrchestratorError("a job without musetalk_job_id was given away")
-        return Claimed(job, job_id)
+        return Claimed(job, job_id, attempt=_read_attempt(job))
 
     def running(self, claimed: Claimed, progress: Progress) -> Message:
         """Say how far a job is."""
@@ -189,7 +197,7 @@ class BufferQueue:
             raise OrchestratorError("a job with neither of its ids was given away")
         if job.get("musetalk_job_id") is None:
             job["musetalk_job_id"] = job_id
-        return Claimed(job, job_id, buffer_job_id)
+        return Claimed(job, job_id, buffer_job_id, _read_attempt(job))
 
     def running(self, claimed: Claimed, progress: Progress) -> Message:
         """Say how far a job is, where main workers say so, too."""
@@ -238,6 +246,14 @@ def _read_id(value: object) -> str | None:
     if isinstance(value, int) and not isinstance(value, bool):
         return str(value)
     return value if isinstance(value, str) and value else None
+
+
+def _read_attempt(job: dict[str, Any]) -> int | None:
+    """Take out of a job how often it was given away; what is no number is left for its check."""
+    attempt = job.get("attempt")
+    if not isinstance(attempt, int) or isinstance(attempt, bool):
+        return None
+    return int(job.pop("attempt"))
 
 
 def _part(name: str) -> str:

@@ -1,10 +1,12 @@
 """The engine's side: load it, do what is asked, and die with the worker.
 
-Run as ``python -m adapters.supervision.child PIPE LEASH``, the descriptors that it was given.
+Run as ``python -m adapters.supervision.child PIPE LEASH LIFELINE``, the descriptors that it was
+given.
 """
 
 from __future__ import annotations
 
+import fcntl
 import math
 import os
 import signal
@@ -40,8 +42,11 @@ from handler.errors import Cancelled
 TICK_SECONDS = 0.05
 
 
-def main(pipe: Connection[Any, Any], leash: Connection[Any, Any]) -> None:
+def main(
+    pipe: Connection[Any, Any], leash: Connection[Any, Any], lifeline: Connection[Any, Any]
+) -> None:
     """Load the engine that the first message starts, then do what is asked until the end."""
+    _hang_on(lifeline.fileno())
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, _leave_to_the_worker)
     desk = Desk(pipe)
@@ -116,6 +121,19 @@ class Desk:
     def _send(self, said: Said) -> None:
         with self._sending:
             self._pipe.send(said)
+
+
+def _hang_on(lifeline: int) -> None:
+    """Have the system kill this group when the worker's end of a pipe is closed, however it ended.
+
+    The thread at the leash cannot, while a driver that hangs holds the interpreter's lock.
+    """
+    # Other systems than Linux cannot either.
+    with suppress(AttributeError, OSError):
+        fcntl.fcntl(lifeline, fcntl.F_SETOWN, -os.getpgrp())
+        fcntl.fcntl(lifeline, fcntl.F_SETSIG, signal.SIGKILL)
+        flags = fcntl.fcntl(lifeline, fcntl.F_GETFL)
+        fcntl.fcntl(lifeline, fcntl.F_SETFL, flags | os.O_ASYNC)
 
 
 def _leave_to_the_worker(number: int, frame: FrameType | None) -> None:

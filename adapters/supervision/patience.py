@@ -15,8 +15,9 @@ class Patience:
     #: Between two ticks of a call. Four times what ffmpeg has, so that its errors come first, and
     #: well beyond the slowest step without a tick, a batch of frames on a CPU.
     stall_seconds: float = 120.0
-    #: From a job's being taken back to the end of its call.
-    stop_seconds: float = 5.0
+    #: From a job's being taken back to the end of its call. Short enough for the answer to a job
+    #: that has to end with the worker: the doors wait for 2.5 s and more.
+    stop_seconds: float = 1.5
     #: A product of two small matrices.
     check_seconds: float = 10.0
     #: Loading, compiling and warming up.

@@ -45,11 +45,14 @@ class EngineProcess:
         """Begin to load; wait ``reap_seconds`` for the process to be gone once it is killed."""
         self._pipe, theirs = Pipe()
         their_leash, self._leash = Pipe(duplex=False)
-        with theirs, their_leash:
-            self._process = _started(theirs.fileno(), their_leash.fileno())
+        their_lifeline, lifeline = Pipe(duplex=False)
+        with theirs, their_leash, their_lifeline:
+            ends = (theirs, their_leash, their_lifeline)
+            self._process = _started(*(end.fileno() for end in ends))
+        self._pipes = (self._pipe, self._leash, lifeline)
         self._reap_seconds = reap_seconds
         # When nobody remembers it, and when the worker ends.
-        weakref.finalize(self, _end, self._process, (self._pipe, self._leash), reap_seconds)
+        weakref.finalize(self, _end, self._process, self._pipes, reap_seconds)
         self._numbers = count(1)
         self.started_at = time.monotonic()
         #: None until the engine is loaded.
@@ -77,7 +80,7 @@ class EngineProcess:
         try:
             self._pipe.send(Call(number, wanted))
         except OSError as error:
-            raise self._death() from error
+            raise self.death() from error
         return number
 
     def hear(self, seconds: float) -> Said | None:
@@ -88,7 +91,7 @@ class EngineProcess:
         try:
             said: Said | None = self._pipe.recv() if self._pipe.poll(seconds) else None
         except (EOFError, OSError) as error:
-            raise self._death() from error
+            raise self.death() from error
         if isinstance(said, Started):
             self.facts = said.facts
         return said
@@ -115,15 +118,10 @@ class EngineProcess:
 
     def end(self) -> None:
         """Kill it; raise :class:`subprocess.TimeoutExpired` if it is not gone in time."""
-        _end(self._process, (self._pipe, self._leash), self._reap_seconds)
+        _end(self._process, self._pipes, self._reap_seconds)
 
-    def _pull(self, said: Stop | Forget) -> None:
-        # To one that has ended there is nothing to say.
-        with suppress(OSError):
-            self._leash.send(said)
-
-    def _death(self) -> EngineDied:
-        """Say how it ended."""
+    def death(self) -> EngineDied:
+        """Return the error that says how it ended."""
         with suppress(subprocess.TimeoutExpired):
             self._process.wait(LAST_MOMENT_SECONDS)
         code = self._process.returncode
@@ -136,6 +134,11 @@ class EngineProcess:
         hint = ": often the machine had no memory left" if -code == signal.SIGKILL else ""
         message = f"The engine's process was ended by {name}{hint}."
         return EngineDied(message, signal=name)
+
+    def _pull(self, said: Stop | Forget) -> None:
+        # To one that has ended there is nothing to say.
+        with suppress(OSError):
+            self._leash.send(said)
 
 
 def _started(*descriptors: int) -> subprocess.Popen[bytes]:

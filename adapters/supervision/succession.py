@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import time
+from collections.abc import Callable
 from typing import NoReturn
 
 from adapters.supervision.loaded import EngineFacts, Start
@@ -16,18 +17,22 @@ from handler.progress import Tick
 #: With so many replacements in the time that is remembered, another would not help.
 MOST_REPLACEMENTS = 2
 
+#: Is told why a process was replaced by another.
+Tell = Callable[[str], None]
+
 
 class Succession:
     """Hold the process that an engine lives in now, and know when to give up."""
 
-    def __init__(self, start: Start, patience: Patience) -> None:
-        """Load the first engine and wait for it.
+    def __init__(self, start: Start, patience: Patience, tell: Tell) -> None:
+        """Load the first engine and wait for it; ``tell`` of each that takes its place.
 
         Raises what ``start`` raises, :class:`EngineDied` if its process ends and
         :class:`EngineStalled` if it takes too long.
         """
         self._start = start
         self._patience = patience
+        self._tell = tell
         self._replaced_at: list[float] = []
         #: Why there is no engine any more.
         self._end: str | None = None
@@ -50,12 +55,12 @@ class Succession:
             raise WorkerBroken(self._end)
         if not self.process.alive:
             # It died between two jobs, and none of them is to blame.
-            self.replace()
+            self.replace(self.process.death())
         if reason := self._load(tick):
             self._give_up(f"The engine could not be loaded again: {reason}", reason)
         return self.process
 
-    def replace(self, reason: Exception | None = None) -> None:
+    def replace(self, reason: Exception) -> None:
         """Kill the process and begin another, which loads while the job in hand is answered.
 
         Raises :class:`WorkerBroken` if the process cannot be killed or too many had to be.
@@ -76,6 +81,7 @@ class Succession:
                 reason,
             )
         self.process = self._begin()
+        self._tell(f"{type(reason).__name__}: {reason}")
 
     def close(self) -> None:
         """End the process for good."""
@@ -102,7 +108,7 @@ class Succession:
         self._facts = process.facts
         return None
 
-    def _give_up(self, end: str, reason: Exception | None) -> NoReturn:
+    def _give_up(self, end: str, reason: Exception) -> NoReturn:
         self._end = end
         raise WorkerBroken(end) from reason
 

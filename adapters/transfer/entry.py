@@ -5,11 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from http import HTTPStatus
 from typing import Any
 
+from adapters.transfer.pulse import beside
 from adapters.transfer.retry import Retry, Transient
 from handler.errors import StoreFailed
+
+#: How long tidying up may hold up the answer to a job.
+FORGET_SECONDS = 3.0
 
 _FORBIDDEN = (
     "The store forbids it: the key needs writeFiles, readFiles and listAllBucketNames"
@@ -75,8 +80,10 @@ class Entry:
 
         def attempt(number: int) -> Any:
             self.attempts = max(self.attempts, number)
+            ask = partial(getattr(self._client, operation), **self._name, **arguments)
             with self._understanding():
-                return getattr(self._client, operation)(**self._name, **arguments)
+                # A store that stands still holds a request for a minute.
+                return beside(ask, self._pulse)
 
         return self._retry.run(attempt, self._pulse)
 
@@ -93,11 +100,14 @@ class Entry:
     def read(self, limit_bytes: int) -> tuple[bytes, Found] | None:
         """Return what is there, up to a limit, and what :meth:`look` would say of it."""
 
+        def ask() -> tuple[bytes, Found]:
+            answer = self._client.get_object(**self._name)
+            with answer["Body"] as body:
+                return body.read(limit_bytes), _found(answer)
+
         def attempt(number: int) -> tuple[bytes, Found]:
             with self._understanding():
-                answer = self._client.get_object(**self._name)
-                with answer["Body"] as body:
-                    return body.read(limit_bytes), _found(answer)
+                return beside(ask, self._pulse)
 
         with suppress(Absent, Forbidden):
             return self._retry.run(attempt, self._pulse)
@@ -107,7 +117,7 @@ class Entry:
         """Remove what is there, or only parts of an upload of it, if the store and the key let."""
         remove = self._client.abort_multipart_upload if upload else self._client.delete_object
         with suppress(Exception):
-            remove(**self._name, **upload)
+            beside(partial(remove, **self._name, **upload), _go_on, FORGET_SECONDS)
 
     @contextmanager
     def _understanding(self) -> Iterator[None]:
@@ -139,6 +149,10 @@ class Entry:
             advice = _FORBIDDEN.format(bucket=self._name["Bucket"])
             return Forbidden(f"{advice} ({code})", **facts)
         return Transient(code, status=status)
+
+
+def _go_on() -> None:
+    """Let nothing stop it."""
 
 
 def _found(answer: Mapping[str, Any]) -> Found:

@@ -11,6 +11,7 @@ from urllib.parse import urljoin
 from adapters.transfer.guard import Policy, Unreachable
 from adapters.transfer.pace import Pace
 from adapters.transfer.pulse import Pulse
+from adapters.transfer.resolver import Resolver
 from adapters.transfer.resume import Bookmark
 from adapters.transfer.retry import Retry, Transient
 from adapters.transfer.sink import Sink
@@ -49,9 +50,10 @@ class HttpFetch:
         stall_seconds: float = 15.0,
         pace: Pace | None = None,
         retry: Retry = STEADFAST,
+        resolver: Resolver | None = None,
     ) -> None:
         """Accept at most ``max_bytes``; give a try up when nothing comes for ``stall_seconds``."""
-        self._wire = Wire(policy, stall_seconds=stall_seconds, pace=pace)
+        self._wire = Wire(policy, stall_seconds=stall_seconds, pace=pace, resolver=resolver)
         self._max_bytes = max_bytes
         self._retry = retry
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+import threading
 from collections.abc import Callable
+from concurrent.futures import Future
 from typing import TypeVar
 
 T = TypeVar("T")
@@ -33,3 +35,20 @@ def patiently(step: Callable[[float], T], seconds: float | None, pulse: Pulse) -
         left -= PULSE_SECONDS
     pulse()
     return step(left)
+
+
+def beside(work: Callable[[], T], pulse: Pulse, seconds: float | None = None) -> T:
+    """Do what cannot be interrupted, in a thread that is left behind when the pulse raises.
+
+    Raises :class:`TimeoutError` if all ``seconds`` are over, None being for ever.
+    """
+    done: Future[T] = Future()
+
+    def settle() -> None:
+        try:
+            done.set_result(work())
+        except BaseException as error:  # noqa: BLE001 - it belongs to whoever waits
+            done.set_exception(error)
+
+    threading.Thread(target=settle, daemon=True).start()
+    return patiently(done.result, seconds, pulse)

@@ -85,16 +85,17 @@ class Wire:
         stall_seconds: float,
         pace: Pace | None = None,
         tls: ssl.SSLContext | None = None,
+        resolver: Resolver | None = None,
     ) -> None:
         """Give a server up that is silent for ``stall_seconds`` or slower than ``pace``.
 
-        Trust the system's authorities unless ``tls`` says otherwise.
+        Trust the system's authorities and its names unless ``tls`` and ``resolver`` say otherwise.
         """
         self._policy = policy
         self._stall_seconds = stall_seconds
         self._pace = pace
         self._tls = tls or _system_trust()
-        self._resolver = Resolver(look_up)
+        self._resolver = resolver or Resolver(look_up)
 
     @contextmanager
     def send(

@@ -35,6 +35,14 @@ def test_a_broken_worker_never_gets_well_again() -> None:
     assert health.full()["reason"] == "the GPU fell off the bus"
 
 
+def test_whoever_may_ask_for_the_reason_reads_no_secret() -> None:
+    health = Health()
+
+    health.unhealthy("no weights at https://user:pass@example.com/w?token=s3cr3t any more")
+
+    assert health.full()["reason"] == "no weights at https://example.com/w any more"
+
+
 def test_what_broke_under_one_door_is_known_at_the_other() -> None:
     health = Health()
     health.check()

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from typing import Any, Never
 
 import pytest
+import requests
 import schemathesis
 from fastapi import Request
 from hypothesis import given, settings
@@ -21,14 +22,18 @@ from schemathesis.specs.openapi.checks import (
     status_code_conformance,
 )
 
+from adapters.config import Config
+from adapters.health import Health
+from adapters.http.access import open_listener, url_of
 from adapters.http.app import Door, build_app
 from adapters.http.body import LIMIT_BYTES, read_job
 from adapters.http.jobs import Room
+from adapters.http_server import served_in_thread
 from adapters.log import open_log
 from handler import Failure, read_result
 from handler.errors import InvalidJob
 from handler.testing import fake_runtime
-from tests.drive_http import MEDIA, OpenDoor, open_door
+from tests.drive_http import MEDIA, PATIENCE_SECONDS, HttpDriver, OpenDoor, open_door
 
 TOKEN = "correct-horse"
 #: What must hold for every answer, whatever was asked.
@@ -127,6 +132,38 @@ def test_a_wrong_turn_is_answered_in_the_shape_of_a_failure(
     assert isinstance(read_result(reply.body), Failure)
 
 
+@pytest.mark.parametrize("path", ["/hc", "/health"])
+def test_a_probe_that_asks_for_nothing_but_the_status_gets_it(door: OpenDoor, path: str) -> None:
+    reply = requests.head(door.driver.url + path, timeout=PATIENCE_SECONDS)
+
+    assert (reply.status_code, reply.content) == (200, b"")
+
+
+class Sick(Health):
+    """A bug in the page of health."""
+
+    def short(self) -> Never:
+        raise ZeroDivisionError("of https://example.com/?token=s3cr3t")
+
+
+def test_a_bug_in_a_page_is_a_failure_and_a_line_of_the_log_with_its_place(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    log = io.StringIO()
+    app = build_app(Door(open_log(log), Sick()))
+    with (
+        open_listener(Config.from_env({"PORT": "0"})) as listener,
+        served_in_thread(app, listener),
+    ):
+        reply = HttpDriver(url_of(listener)).ask("GET", "/hc")
+
+    (line,) = [json.loads(line) for line in log.getvalue().splitlines()]
+    assert (reply.status, reply.body["error_code"]) == (500, "unknown_error")
+    assert "in short" in line["stack_trace"]
+    assert "s3cr3t" not in log.getvalue() + json.dumps(reply.body)
+    assert caplog.text == ""
+
+
 @pytest.fixture(scope="module")
 def locked() -> Iterator[OpenDoor]:
     """Return the door of a worker that asks for a token."""
@@ -146,6 +183,8 @@ def locked() -> Iterator[OpenDoor]:
         ("DELETE", "/jobs/1"),
         ("GET", "/jobs/1/events"),
         ("GET", "/metrics"),
+        ("GET", "/docs"),
+        ("GET", "/openapi.json"),
     ],
 )
 def test_nobody_without_the_token_is_let_in(

@@ -4,14 +4,21 @@ import json
 import subprocess
 import sys
 import time
-from contextlib import ExitStack, nullcontext
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
 
 from adapters.journal import FORGOTTEN_SECONDS, DiskJournal
 from handler import Stage
-from handler.errors import FaceNotFound, PoisonJob, WorkerBroken
+from handler.errors import (
+    EngineBroken,
+    EngineDied,
+    EngineStalled,
+    FaceNotFound,
+    PoisonJob,
+    WorkerBroken,
+)
 from handler.testing import FakeClock
 
 #: Takes a job in hand, enters a stage and is killed.
@@ -33,13 +40,11 @@ def kill_a_worker(directory: Path, job_id: str = "job-7", stage: str = "inferenc
     assert subprocess.run(words, check=False).returncode == -9
 
 
-def _raise(end: BaseException) -> None:
-    raise end
-
-
-def try_job(journal: DiskJournal, job_id: str = "job-7") -> None:
+def try_job(journal: DiskJournal, job_id: str = "job-7", end: BaseException | None = None) -> None:
     with journal(job_id) as note:
-        note(Stage.DOWNLOAD)
+        note(Stage.INFERENCE)
+        if end:
+            raise end
 
 
 def test_a_job_that_killed_two_workers_is_not_tried_a_third_time(tmp_path: Path) -> None:
@@ -51,6 +56,22 @@ def test_a_job_that_killed_two_workers_is_not_tried_a_third_time(tmp_path: Path)
 
     assert refused.value.stage is Stage.UPLOAD
     assert refused.value.details == {"times_killed": 2}
+
+
+@pytest.mark.parametrize("death", [EngineDied, EngineStalled, EngineBroken])
+def test_a_job_that_cost_two_engines_their_process_is_not_tried_a_third_time(
+    tmp_path: Path, death: type[Exception]
+) -> None:
+    journal = DiskJournal(tmp_path)
+    for _ in range(2):
+        with pytest.raises(death):
+            try_job(journal, end=death("The engine is gone."))
+
+    with pytest.raises(PoisonJob) as refused:
+        try_job(journal)
+
+    assert refused.value.stage is Stage.INFERENCE
+    try_job(journal, "job-8")
 
 
 def test_a_job_that_was_refused_is_refused_again_and_others_are_not(tmp_path: Path) -> None:
@@ -89,10 +110,7 @@ def test_a_job_that_the_process_survives_has_killed_nobody(
     journal = DiskJournal(tmp_path)
 
     with pytest.raises(type(end)) if end else nullcontext():
-        with journal("job-7") as note, ExitStack() as job:
-            note(Stage.INFERENCE)
-            if end:
-                job.callback(_raise, end)
+        try_job(journal, end=end)
 
     assert list(tmp_path.iterdir()) == []
 

@@ -2,16 +2,28 @@
 
 from __future__ import annotations
 
+import io
+import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Never
 
 import pytest
 
-from tests.drive_http import HttpDriver
-from tests.drive_poll_loop import Child, child
-from tests.orchestrator import FakeOrchestrator
+from adapters.config import Config, ConfigError
+from adapters.health import Health
+from adapters.http.access import open_listener, url_of
+from adapters.http.app import Door
+from adapters.local_worker import LocalWorker, main
+from adapters.log import open_log
+from adapters.poll_loop import PollWorker
+from handler import Runtime
+from handler.testing import fake_runtime
+from tests.drive_http import WORKER, HttpDriver
+from tests.drive_poll_loop import BRISK, Child, child, environment
+from tests.orchestrator import PATIENCE_SECONDS, FakeOrchestrator, holds
 
 POSTED = {
     "musetalk_job_id": "posted",
@@ -81,6 +93,59 @@ def test_a_worker_that_is_told_to_stop_finishes_the_job_that_was_posted(
 
     assert answer.result().status == 200
     assert code == 0
+
+
+def test_a_job_that_is_posted_before_the_orchestrator_has_answered_is_in_hand(
+    tmp_path: Path, orchestrator: FakeOrchestrator
+) -> None:
+    answer = threading.Event()
+    orchestrator.trouble["/register"] = holds(answer)
+    config = Config.from_env(environment(orchestrator, tmp_path))
+    log, health = open_log(io.StringIO()), Health()
+    door, loaded = Door(log, health), threading.Event()
+
+    def load() -> Runtime:
+        runtime = fake_runtime()
+        door.queue.open(runtime)
+        loaded.set()
+        return runtime
+
+    pace = replace(BRISK, heartbeat_patience_seconds=PATIENCE_SECONDS)
+    poll = PollWorker(config, load, log, health, pace)
+    with ThreadPoolExecutor(1) as thread, open_listener(config) as listener:
+        worker = LocalWorker(poll, door, listener, config)
+        before = worker.started
+        running = thread.submit(worker.run)
+        assert loaded.wait(PATIENCE_SECONDS)
+        posted = HttpDriver(url_of(listener)).generate(POSTED)
+        in_hand = worker.started
+        worker.stop()
+        answer.set()
+        running.result()
+
+    assert (before, posted.status, in_hand) == (False, 200, True)
+
+
+def test_an_engine_that_fails_in_a_way_nobody_foresaw_is_a_reason_not_to_start(
+    tmp_path: Path, orchestrator: FakeOrchestrator
+) -> None:
+    def load() -> Never:
+        raise RuntimeError("This GPU has no memory left.")
+
+    with pytest.raises(ConfigError, match="RuntimeError: This GPU has no memory left"):
+        main(Config.from_env(environment(orchestrator, tmp_path)), load)
+
+
+def test_an_engine_that_lacks_its_weights_ends_the_worker_with_2_and_the_reason(
+    tmp_path: Path, orchestrator: FakeOrchestrator
+) -> None:
+    nowhere = {"MUSETALK_WEIGHTS_DIR": f"{tmp_path}/nowhere"}
+    with child(orchestrator, tmp_path, str(WORKER), "local", **nowhere) as worker:
+        _, complaint = worker.process.communicate()
+
+        assert worker.exit_code() == 2
+    assert "MUSETALK_WEIGHTS_DIR" in complaint
+    assert "Traceback" not in complaint
 
 
 def test_a_posted_job_that_takes_too_long_for_a_stop_is_answered_as_retryable(

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import json
-from typing import Any
+from typing import Any, Never
 
 from adapters.log import log_result, open_log
 from handler import Runtime, handle
@@ -53,6 +54,20 @@ def test_no_line_carries_a_secret_whoever_wrote_it(job: dict[str, Any]) -> None:
     assert "secret" not in stream.getvalue()
     assert "pass" not in stream.getvalue()
     assert "https://example.com/face.mp4" in stream.getvalue()
+
+
+class FullDisk(io.StringIO):
+    """A file for which there is no more room."""
+
+    def flush(self) -> Never:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+
+def test_a_full_disk_costs_lines_and_no_job(job: dict[str, Any]) -> None:
+    log = open_log(FullDisk())
+
+    log_result(log, handle(job, fake_runtime()))
+    log.error("cannot start")
 
 
 def test_what_is_no_json_is_logged_all_the_same() -> None:

@@ -75,6 +75,16 @@ def test_a_page_in_the_place_of_json_is_no_answer() -> None:
     assert "back soon" in error.body
 
 
+@pytest.mark.parametrize(
+    "content", [b"[" * 100_000, b"9" * 5000, b'{"job": "\xff"}', b'{"job": null'], ids=len
+)
+def test_json_that_cannot_be_read_is_no_answer(content: bytes) -> None:
+    error = refusal(body(content))
+
+    assert error.status == 200
+    assert "not JSON" in str(error)
+
+
 @pytest.mark.parametrize("answer", [silent, dripping_headers, dripping_body, endless, hang_up])
 def test_a_server_that_never_comes_to_an_end_is_left(answer: Answer) -> None:
     began = time.monotonic()

@@ -12,7 +12,7 @@ import socket
 import struct
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from socketserver import TCPServer
@@ -238,7 +238,9 @@ def open_service() -> Iterator[Service]:
     host, port = moto.get_host_and_port()
     client = s3_client(f"http://{host}:{port}", REGION, "key-id", "key-secret")
     place = {"LocationConstraint": REGION}
-    client.create_bucket(Bucket=BUCKET, CreateBucketConfiguration=place)
+    # What moto keeps, it keeps for all its servers of a process.
+    with suppress(client.exceptions.BucketAlreadyOwnedByYou):
+        client.create_bucket(Bucket=BUCKET, CreateBucketConfiguration=place)
     with DoorServer(("127.0.0.1", 0), Door) as server:
         server.upstream = urlsplit(f"http://{host}:{port}").netloc
         server.service = service = Service(f"http://127.0.0.1:{server.server_port}", client)

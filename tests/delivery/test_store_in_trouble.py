@@ -13,6 +13,7 @@ from tests.delivery.service import (
     Service,
     damage,
     forget_answer,
+    hang,
     refuse,
     reset,
 )
@@ -139,6 +140,27 @@ def test_an_upload_past_the_deadline_ends_there(service: Service) -> None:
     )
     assert service.names() == []
     assert service.unfinished() == []
+
+
+@pytest.mark.parametrize(
+    ("deaf", "left"),
+    [([], []), ([Fault("DELETE", "uploadId", hang)], ["out/job-7.mp4"])],
+    ids=["in its upload", "and when it is told to forget it"],
+)
+def test_a_store_that_stands_still_cannot_outlast_the_deadline(
+    service: Service, deaf: list[Fault], left: list[str]
+) -> None:
+    service.faults = [Fault("PUT", "partNumber=2", hang), *deaf]
+    runtime = bucket_runtime(service.url, engine=TakeEngine(2 * PART_BYTES), clock=time.monotonic)
+    began = time.monotonic()
+
+    result = handle(JOB | {"deadline_seconds": 1}, runtime)
+
+    assert time.monotonic() - began < 1 + 10
+    assert isinstance(result, Failure)
+    assert (result.error_code, result.stage) == ("deadline_exceeded", "upload")
+    assert service.names() == []
+    assert service.unfinished() == left
 
 
 def test_a_video_without_a_record_is_used_by_the_next_delivery(service: Service) -> None:

@@ -239,7 +239,7 @@ def authority_for(name: str, folder: Path, *, expired: bool = False) -> Authorit
 
 
 def _certificate(name: str, key: ec.EllipticCurvePrivateKey, *, expired: bool) -> x509.Certificate:
-    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "loopback")])
+    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
     now = dt.datetime.now(dt.UTC)
     names: list[x509.GeneralName] = (
         [x509.IPAddress(ipaddress.ip_address(name))] if name[0].isdigit() else [x509.DNSName(name)]

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -15,7 +13,7 @@ from handler import Job
 from handler.ports import Clip, Scene, Stored
 from handler.progress import Tick
 from handler.testing import FakeAvatar, FakeClock, FakeEngine, fake_runtime
-from tests.drive_poll_loop import AS_BUFFER, BRISK, PollLoopDriver, child
+from tests.drive_poll_loop import AS_BUFFER, BRISK, Order, PollLoopDriver, child
 from tests.orchestrator import (
     PATIENCE_SECONDS,
     FakeOrchestrator,
@@ -27,20 +25,6 @@ from tests.orchestrator import (
 )
 
 BUFFER_WORDS = pytest.mark.parametrize("words", [{}, AS_BUFFER], ids=["main", "buffer"])
-
-
-@pytest.fixture
-def order(job: dict[str, Any]) -> Callable[..., dict[str, Any]]:
-    """Return what makes jobs that fit into either queue."""
-
-    def make(name: str = "job-123", **fields: Any) -> dict[str, Any]:
-        urls = {field: job[field] for field in ("video_url", "audio_url")}
-        return {"musetalk_job_id": name, **urls, **fields}
-
-    return make
-
-
-Order = Callable[..., dict[str, Any]]
 
 
 class Stalling(FakeEngine):
