@@ -1,5 +1,6 @@
 """The files of parameters: which, whence, whether they are right, and what they are together."""
 
+from inference.weights.layouts import locate_weights
 from inference.weights.listing import (
     FETCH_COMMAND,
     VERIFY_COMMAND,
@@ -30,6 +31,7 @@ __all__ = [
     "WeightsFile",
     "WeightsMissing",
     "find_weights",
+    "locate_weights",
     "missing_weights",
     "pin_findings",
     "verify_weights",
