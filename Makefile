@@ -30,7 +30,7 @@ demo: $(WORKER) ## Make the sample face talk: out/demo.mp4
 
 .PHONY: test
 test: $(TOOLS) ## Run all tests
-	@$(BIN)/pytest
+	@$(BIN)/pytest --numprocesses auto --dist loadfile
 
 .PHONY: check
 check: $(TOOLS) ## Check style, types and architecture

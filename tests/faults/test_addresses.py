@@ -118,6 +118,7 @@ def test_a_public_name_of_a_private_address_is_refused(
     failure = worker.fail(video_url=signed("http://media.test"))
 
     assert verdict(failure) == SENDERS_FAULT
+    assert "'media.test' is not a public host" in failure.error_message
     assert "10.0.0.1" not in str(failure)
     worker.assert_unharmed()
 
