@@ -4,6 +4,9 @@ BIN := .venv/bin
 # Stamps: the worker itself is installed; the developers' tools are, too.
 WORKER := .venv/.worker
 TOOLS := .venv/.tools
+# Apart, so that what locks and audits changes nothing of what is tested.
+LOCKER := .venv/lock
+AUDITOR := .venv/audit
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 export PYTHON ?= python3
 
@@ -33,11 +36,12 @@ test: $(TOOLS) ## Run all tests
 	@$(BIN)/pytest --numprocesses auto --dist loadfile
 
 .PHONY: check
-check: $(TOOLS) ## Check style, types and architecture
+check: $(TOOLS) ## Check style, types and architecture; look for secrets
 	@$(BIN)/ruff check
 	@$(BIN)/ruff format --check
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
+	@build/scan_secrets.sh $(BIN)/detect-secrets-hook
 
 .PHONY: soak
 soak: $(TOOLS) ## Run 300 jobs, a fifth of them bad, and see that nothing grows
@@ -55,3 +59,20 @@ bench: $(TOOLS) ## Measure jobs against plain ffmpeg, without a GPU
 .PHONY: bench-gpu
 bench-gpu: $(TOOLS) ## Measure the networks on a GPU
 	@$(BIN)/python -m bench.gpu
+
+.PHONY: lock
+lock: ## Renew the image's lock files from what is published now
+	@test -x $(LOCKER)/bin/uv || $(PYTHON) -m venv $(LOCKER)
+	@$(LOCKER)/bin/python -m pip install --quiet 'packaging>=26' 'uv>=0.13,<0.14'
+	@$(LOCKER)/bin/python build/lock.py
+
+.PHONY: audit
+audit: ## Ask an advisory service what is known of the image's packages; needs the network
+	@test -x $(AUDITOR)/bin/pip-audit || $(PYTHON) -m venv $(AUDITOR)
+	@$(AUDITOR)/bin/python -m pip install --quiet 'pip-audit>=2.10,<3'
+	@$(AUDITOR)/bin/pip-audit --strict --disable-pip --require-hashes --requirement build/image.lock
+
+.PHONY: image
+image: ## Build the container image, with the weights in it; WEIGHTS=volume leaves them out
+	@docker build --file Dockerfile.serverless --tag musetalk-worker \
+		--build-arg WEIGHTS=$(or $(WEIGHTS),baked) --build-arg GIT_COMMIT=$$(git rev-parse HEAD) .

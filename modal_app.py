@@ -1,7 +1,9 @@
 """MuseTalk on Modal: `modal run modal_app.py::fetch_weights`, then `modal deploy modal_app.py`.
 
 Needs a Secret named `musetalk-worker` with the keys of the bucket; any other setting of the worker
-may stand in it as well. Callers spawn `Worker().handle`, or speak HTTP to `web` with a proxy token.
+may stand in it as well. MUSETALK_GPUS, MUSETALK_MIN_CONTAINERS, MUSETALK_MAX_CONTAINERS,
+MUSETALK_SCALEDOWN_SEC and MUSETALK_GPU_SNAPSHOT are read where `modal deploy` runs.
+Callers spawn `Worker().handle`, or speak HTTP to `web` with a proxy token.
 Here is only what Modal must know; what runs is adapters/modal_class.py and adapters/modal_web.py.
 """
 
@@ -18,8 +20,16 @@ import modal.experimental
 MINUTES = 60  # seconds
 GIBIBYTES = 1024  # MiB
 
+
+def _count(name: str, default: int) -> int:
+    text = os.environ.get(name) or str(default)
+    if not text.isdecimal():
+        raise ValueError(f"{name}={text}: this is no whole number.")
+    return int(text)
+
+
 #: In order of preference. All have room for MuseTalk, which takes about 7 GiB.
-GPUS = ["L40S", "A10", "L4", "A100-40GB"]
+GPUS = (os.environ.get("MUSETALK_GPUS") or "L40S,A10,L4,A100-40GB").split(",")
 #: Deploy with MUSETALK_GPU_SNAPSHOT=1 to snapshot the GPU's memory, too: young, and may fail.
 GPU_SNAPSHOT = os.environ.get("MUSETALK_GPU_SNAPSHOT") == "1"
 
@@ -77,8 +87,10 @@ app = modal.App("musetalk-worker")
     timeout=120 * MINUTES,
     # Again for what hangs or breaks: a failed job is a result like any other.
     retries=modal.Retries(max_retries=1),
-    scaledown_window=1 * MINUTES,
-    max_containers=10,
+    # Those that wait for jobs are paid for, too.
+    scaledown_window=_count("MUSETALK_SCALEDOWN_SEC", 1 * MINUTES),
+    min_containers=_count("MUSETALK_MIN_CONTAINERS", 0),
+    max_containers=_count("MUSETALK_MAX_CONTAINERS", 10),
 )
 class Worker:
     """Run jobs, one at a time in each container."""
