@@ -136,7 +136,8 @@ def test_a_job_that_is_not_ours_any_more_is_left_where_it_is(
     said = [call.body["status"] for call in orchestrator.calls if "/jobs/lost/" in call.path]
     assert said == ["running"]
     (line,) = [line for line in worker.log if line.get("musetalk_job_id") == "lost"]
-    assert line["stage"] == "inference"
+    # Wherever it was when the news of its loss came.
+    assert line["stage"] in {"preprocessing", "inference"}
 
 
 def test_a_job_that_was_given_to_another_worker_ends_though_its_engine_stood_still(
