@@ -69,9 +69,12 @@ class Filming(FakeEngine):
 
     def __init__(self) -> None:
         super().__init__()
+        #: Set once it films.
+        self.rolling = threading.Event()
         self.cut = threading.Event()
 
     def animate(self, avatar: FakeAvatar, scene: Scene, target: Path, tick: Tick) -> Clip:
+        self.rolling.set()
         while not self.cut.wait(0.001):
             tick(0.5)
         return super().animate(avatar, scene, target, tick)

@@ -106,12 +106,17 @@ def hangs(handler: _Handler, _: Callable[[], Reply]) -> None:
     handler.server.fake.over.wait()
 
 
-def holds(until: threading.Event) -> Trouble:
-    """Take the request, and do what is asked only when an event allows it."""
+def does_it(handler: _Handler, act: Callable[[], Reply]) -> None:
+    """Do what is asked."""
+    handler.reply(*act())
+
+
+def holds(until: threading.Event, then: Trouble = does_it) -> Trouble:
+    """Take the request, and go on with it only when an event allows it."""
 
     def hold(handler: _Handler, act: Callable[[], Reply]) -> None:
         until.wait(PATIENCE_SECONDS)
-        handler.reply(*act())
+        then(handler, act)
 
     return hold
 

@@ -25,7 +25,8 @@ from adapters.transfer.bucket import s3_client
 from handler.record import Record
 
 REGION = "us-west-004"
-BUCKET = "videos"
+#: A name of its own: what moto keeps, it keeps for all its servers of a process.
+BUCKET = "results"
 PREFIX = "out"
 
 
@@ -238,7 +239,6 @@ def open_service() -> Iterator[Service]:
     host, port = moto.get_host_and_port()
     client = s3_client(f"http://{host}:{port}", REGION, "key-id", "key-secret")
     place = {"LocationConstraint": REGION}
-    # What moto keeps, it keeps for all its servers of a process.
     with suppress(client.exceptions.BucketAlreadyOwnedByYou):
         client.create_bucket(Bucket=BUCKET, CreateBucketConfiguration=place)
     with DoorServer(("127.0.0.1", 0), Door) as server:

@@ -198,7 +198,7 @@ class Deliveries(RuleBasedStateMachine):
 
     def worker(self, trouble: Callable[[], bool] = lambda: False, **ports: Any) -> Runtime:
         client = MemoryClient(self.store, trouble)
-        bucket = Bucket(client, "videos", "out", retry=Retry(tries=3, sleep=lambda _: None))
+        bucket = Bucket(client, "results", "out", retry=Retry(tries=3, sleep=lambda _: None))
         records = S3Records(bucket)
         return runtime_of(store=S3Store(bucket, records, identify), records=records, **ports)
 

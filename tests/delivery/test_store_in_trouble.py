@@ -8,6 +8,7 @@ import pytest
 
 from handler import Failure, Success, handle
 from tests.delivery.service import (
+    BUCKET,
     Act,
     Fault,
     Service,
@@ -177,7 +178,7 @@ def test_a_video_without_a_record_is_used_by_the_next_delivery(service: Service)
 
 def test_a_video_that_is_nobodys_is_replaced(service: Service) -> None:
     """The predecessor's, or that of a job with other media which never was told of."""
-    service.client.put_object(Bucket="videos", Key="out/job-7.mp4", Body=b"old")
+    service.client.put_object(Bucket=BUCKET, Key="out/job-7.mp4", Body=b"old")
 
     result = handle(JOB, bucket_runtime(service.url))
 

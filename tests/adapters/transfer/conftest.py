@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import resource
 from collections.abc import Callable, Iterator
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -53,15 +52,8 @@ def s3_service() -> Iterator[Any]:
 def s3(s3_service: Any) -> Iterator[Any]:
     """A client of a store that has one empty bucket, ``videos``."""
     place = {"LocationConstraint": "us-west-004"}
-    # What stands behind all of its servers is one for a process: another test's may be there still.
-    with suppress(s3_service.exceptions.BucketAlreadyOwnedByYou):
-        s3_service.create_bucket(Bucket="videos", CreateBucketConfiguration=place)
-    _empty(s3_service)
+    s3_service.create_bucket(Bucket="videos", CreateBucketConfiguration=place)
     yield s3_service
-    _empty(s3_service)
+    for kept in s3_service.list_objects_v2(Bucket="videos").get("Contents", []):
+        s3_service.delete_object(Bucket="videos", Key=kept["Key"])
     s3_service.delete_bucket(Bucket="videos")
-
-
-def _empty(client: Any) -> None:
-    for kept in client.list_objects_v2(Bucket="videos").get("Contents", []):
-        client.delete_object(Bucket="videos", Key=kept["Key"])
