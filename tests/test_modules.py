@@ -47,4 +47,6 @@ def test_lesson_22_every_module_can_be_imported_and_sets_nothing_going() -> None
 
 @pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.name)
 def test_lesson_22_every_script_compiles(script: Path) -> None:
-    compile(script.read_text(), script, "exec")
+    code = compile(script.read_text(), script, "exec")
+
+    assert code.co_filename == f"{script}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from typing import Any
@@ -70,13 +71,15 @@ async def drip(caller: Caller) -> None:
 def test_a_caller_that_never_comes_to_the_point_is_not_listened_to_for_ever(
     beginning: bytes,
 ) -> None:
-    async def meet() -> None:
+    async def meet() -> float:
         async with Site().opened() as port, asyncio.timeout(PATIENCE_SECONDS):
             caller = await asyncio.open_connection("127.0.0.1", port)
+            began = time.monotonic()
             caller[1].write(beginning)
             await drip(caller)
+            return time.monotonic() - began
 
-    asyncio.run(meet())
+    assert asyncio.run(meet()) >= HEAD_SECONDS
 
 
 def test_a_caller_that_waits_for_an_answer_is_waited_for_as_well() -> None:

@@ -100,6 +100,8 @@ def test_a_job_that_went_well_in_between_starts_anew(tmp_path: Path) -> None:
 
     try_job(DiskJournal(tmp_path))
 
+    assert list(tmp_path.iterdir()) == []
+
 
 @pytest.mark.parametrize(
     "end", [None, FaceNotFound("none"), WorkerBroken("gone"), KeyboardInterrupt(), SystemExit()]
@@ -158,6 +160,8 @@ def test_a_machine_that_went_down_was_not_killed_by_its_job(tmp_path: Path) -> N
 
     try_job(DiskJournal(tmp_path))
 
+    assert list(tmp_path.iterdir()) == []
+
 
 @pytest.mark.parametrize("content", [b"", b"{", b"[]", b"\xff\xff", b'{"times_killed": "many"}'])
 def test_an_entry_that_cannot_be_read_counts_for_nothing(tmp_path: Path, content: bytes) -> None:
@@ -182,9 +186,12 @@ def test_no_id_leads_out_of_the_directory(tmp_path: Path, job_id: str) -> None:
 
 
 def test_a_directory_that_cannot_be_written_costs_no_job(tmp_path: Path) -> None:
-    (tmp_path / "file").write_bytes(b"")
+    file = tmp_path / "file"
+    file.write_bytes(b"in the way")
 
-    try_job(DiskJournal(tmp_path / "file" / "journal"))
+    try_job(DiskJournal(file / "journal"))
+
+    assert file.read_bytes() == b"in the way"
 
 
 def test_a_disk_that_fails_in_the_middle_costs_no_job(tmp_path: Path) -> None:
@@ -193,6 +200,8 @@ def test_a_disk_that_fails_in_the_middle_costs_no_job(tmp_path: Path) -> None:
         entry.unlink()
 
         note(Stage.UPLOAD)
+
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_what_is_noted_can_be_read_by_a_person(tmp_path: Path) -> None:

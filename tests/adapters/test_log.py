@@ -65,9 +65,12 @@ class FullDisk(io.StringIO):
 
 def test_a_full_disk_costs_lines_and_no_job(job: dict[str, Any]) -> None:
     log = open_log(FullDisk())
+    result = handle(job, fake_runtime())
 
-    log_result(log, handle(job, fake_runtime()))
+    log_result(log, result)
     log.error("cannot start")
+
+    assert result.status == "success"
 
 
 def test_what_is_no_json_is_logged_all_the_same() -> None:

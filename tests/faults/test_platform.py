@@ -134,9 +134,12 @@ def test_46_heartbeats_that_nobody_takes_stop_no_job(
     worker: Watched, orchestrator: FakeOrchestrator
 ) -> None:
     orchestrator.trouble["/heartbeat"] = answers(500)
+    worker.log.until('"heartbeat failed"', '"status_code": 500')
 
-    worker.film()
+    told = worker.film()
     orchestrator.trouble.clear()
+
+    assert told.status == "success"
 
 
 @pytest.mark.parametrize(

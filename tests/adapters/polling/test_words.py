@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from itertools import pairwise
+from itertools import groupby, pairwise
 from pathlib import Path
 from typing import Any
 
@@ -169,6 +169,9 @@ def test_a_buffer_workers_heartbeat_tells_of_the_last_failure_until_a_job_succee
         engine.fault = None
         worker.wait(worker.submit(order("good", buffer_job_id="b-2")))
         orchestrator.wait(told(None))
+
+    errors = [beat["error"] for beat in orchestrator.said("buffer heartbeat")]
+    assert [error for error, _ in groupby(errors)] == [None, "No face was found.", None]
 
 
 @pytest.mark.parametrize(

@@ -15,11 +15,11 @@ def test_a_server_may_think_before_it_answers() -> None:
 
     meter.note(1, 600.0, PATIENCE_SECONDS)
 
-    _send(meter, kilobytes_a_second=16, seconds=60)
+    assert _send(meter, kilobytes_a_second=16, seconds=60) == 16 * 60
 
 
 def test_a_quick_server_is_left_alone() -> None:
-    _send(_begun(), kilobytes_a_second=16, seconds=600)
+    assert _send(_begun(), kilobytes_a_second=16, seconds=600) == 16 * 600
 
 
 def test_a_slow_server_is_noticed_as_soon_as_its_time_is_over() -> None:
@@ -51,9 +51,10 @@ def test_a_silence_that_is_allowed_is_not_slowness() -> None:
 
 def test_whoever_waits_for_ever_waits_for_slow_servers_too() -> None:
     meter = Meter(Pace())
-    meter.note(1, 0.0, None)
 
-    meter.note(1, 1e9, None)
+    came = _send(meter, kilobytes_a_second=0, seconds=100_000, patience_seconds=None)
+
+    assert came == 0
 
 
 def _begun() -> Meter:
@@ -62,6 +63,15 @@ def _begun() -> Meter:
     return meter
 
 
-def _send(meter: Meter, *, kilobytes_a_second: int, seconds: int) -> None:
-    for _ in range(seconds):
-        meter.note(kilobytes_a_second * KB, 1.0, PATIENCE_SECONDS)
+def _send(
+    meter: Meter,
+    *,
+    kilobytes_a_second: int,
+    seconds: int,
+    patience_seconds: float | None = PATIENCE_SECONDS,
+) -> int:
+    """Have that much sent, unless it is too slow; return the kilobytes that came."""
+    for second in range(seconds):
+        meter.note(kilobytes_a_second * KB, 1.0, patience_seconds)
+        kilobytes = kilobytes_a_second * (second + 1)
+    return kilobytes
