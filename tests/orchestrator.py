@@ -14,10 +14,11 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from socketserver import TCPServer
+from http.server import BaseHTTPRequestHandler
 from typing import Any, Self
 from urllib.parse import unquote
+
+from tests.loopback_server import LoopbackServer
 
 API_KEY = "internal-s3cr3t-key"
 
@@ -249,16 +250,8 @@ def _job_id(ticket: Ticket) -> str:
     return str(ticket.fields.get("musetalk_job_id"))
 
 
-class _Server(ThreadingHTTPServer):
-    daemon_threads = True
+class _Server(LoopbackServer):
     fake: FakeOrchestrator
-
-    def server_bind(self) -> None:
-        # Without HTTPServer's look-up of the host's name, which may take its time.
-        TCPServer.server_bind(self)
-
-    def handle_error(self, request: Any, client_address: Any) -> None:
-        """Workers that are killed hang up: that is what these tests are about."""
 
 
 class _Handler(BaseHTTPRequestHandler):

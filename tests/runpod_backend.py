@@ -16,10 +16,11 @@ import time
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from socketserver import TCPServer
+from http.server import BaseHTTPRequestHandler
 from typing import Any, NoReturn, Self, TypeVar
 from urllib.parse import parse_qs, urlsplit
+
+from tests.loopback_server import LoopbackServer
 
 #: RunPod's own poll lasts up to 90 s; a test would notice who waits for the end of this one.
 POLL_SECONDS = 20.0
@@ -229,16 +230,8 @@ def _refuse(constant: str) -> NoReturn:
     raise ValueError(f"{constant} is not JSON")
 
 
-class _Server(ThreadingHTTPServer):
-    daemon_threads = True
+class _Server(LoopbackServer):
     backend: RunpodBackend
-
-    def server_bind(self) -> None:
-        # Without HTTPServer's look-up of the host's name, which may take its time.
-        TCPServer.server_bind(self)
-
-    def handle_error(self, request: Any, client_address: Any) -> None:
-        """Workers hang up when they end."""
 
 
 class _Handler(BaseHTTPRequestHandler):

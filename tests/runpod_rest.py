@@ -12,11 +12,12 @@ import threading
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from socketserver import TCPServer
+from http.server import BaseHTTPRequestHandler
 from typing import Any, Self
 
 import jsonschema
+
+from tests.loopback_server import LoopbackServer
 
 KEY = "rpa_THEKEY"
 
@@ -200,13 +201,8 @@ class RunpodRest:
         return {name: template[name] for name in CONTAINER if name in template} | rest
 
 
-class _Server(ThreadingHTTPServer):
-    daemon_threads = True
+class _Server(LoopbackServer):
     account: RunpodRest
-
-    def server_bind(self) -> None:
-        # Without HTTPServer's look-up of the host's name, which may take its time.
-        TCPServer.server_bind(self)
 
 
 class _Handler(BaseHTTPRequestHandler):

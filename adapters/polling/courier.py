@@ -8,7 +8,6 @@ import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http import HTTPStatus
-from types import TracebackType
 from typing import Self
 
 from adapters.log import Log
@@ -80,12 +79,7 @@ class Courier:
         self._thread.start()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         """Send what can be sent in a moment, and end; the rest stays in the spool."""
         self.flush()
         with self._change:

@@ -14,8 +14,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from socketserver import TCPServer
+from http.server import BaseHTTPRequestHandler
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -23,6 +22,7 @@ from moto.server import ThreadedMotoServer
 
 from adapters.transfer.bucket import s3_client
 from handler.record import Record
+from tests.loopback_server import LoopbackServer
 
 REGION = "us-west-004"
 #: A name of its own: what moto keeps, it keeps for all its servers of a process.
@@ -218,18 +218,9 @@ class Door(BaseHTTPRequestHandler):
         """Be quiet."""
 
 
-class DoorServer(ThreadingHTTPServer):
-    daemon_threads = True
+class DoorServer(LoopbackServer):
     service: Service
     upstream: str
-
-    def server_bind(self) -> None:
-        # Without HTTPServer's look-up of the host's name, which may take its time.
-        TCPServer.server_bind(self)
-        self.server_name, self.server_port = self.server_address[:2]
-
-    def handle_error(self, request: Any, client_address: Any) -> None:
-        """Clients that leave early are what these tests are about."""
 
 
 @contextmanager

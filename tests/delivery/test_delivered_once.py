@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from handler import Failure, Runtime, Success, handle, read_result
+from handler import Failure, Success, handle, read_result
 from handler.errors import Cancelled
 from handler.progress import Progress
 from handler.testing import FAKE_FILES, FakeFetch, MemoryWebhooks
@@ -17,22 +16,11 @@ from tests.delivery.service import BUCKET, PREFIX, Fault, Service, refuse
 from tests.delivery.worker import (
     JOB,
     OTHER_JOB,
+    Make,
     TakeEngine,
     bucket_runtime,
     directory_runtime,
 )
-
-Make = Callable[..., Runtime]
-
-
-@pytest.fixture(params=["a store that compares", "B2", "a directory"])
-def make(request: pytest.FixtureRequest, tmp_path: Path) -> Make:
-    """Build workers that share one place for their videos, each without a memory of its own."""
-    if request.param == "a directory":
-        return lambda **ports: directory_runtime(tmp_path / "out", **ports)
-    service = request.getfixturevalue("service")
-    service.compares = request.param != "B2"
-    return lambda **ports: bucket_runtime(service.url, **ports)
 
 
 def test_a_job_delivered_twice_costs_no_second_engine_run_nor_download(make: Make) -> None:

@@ -21,21 +21,11 @@ from tests.delivery.service import Door, Fault, Service
 from tests.delivery.worker import (
     JOB,
     OTHER_JOB,
+    Make,
     TakeEngine,
     bucket_runtime,
     directory_runtime,
 )
-
-Make = Callable[..., Runtime]
-
-
-@pytest.fixture(params=["a store that compares", "B2", "a directory"])
-def make(request: pytest.FixtureRequest, tmp_path: Path) -> Make:
-    if request.param == "a directory":
-        return lambda **ports: directory_runtime(tmp_path / "out", **ports)
-    service = request.getfixturevalue("service")
-    service.compares = request.param != "B2"
-    return lambda **ports: bucket_runtime(service.url, **ports)
 
 
 class MeetingEngine(TakeEngine):

@@ -11,7 +11,7 @@ import os
 import signal
 import sys
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import cache, partial
@@ -39,6 +39,9 @@ OTHER_JOB = JOB | {"video_url": "https://example.com/other.mp4"}
 
 #: The least that S3 takes for a part that is not the last.
 PART_BYTES = 5 * 1024**2
+
+#: Builds workers that share one place for their videos, each without a memory of its own.
+Make = Callable[..., Runtime]
 
 identify = partial(fingerprint, engine="fake", weights=None)
 

@@ -13,15 +13,16 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
-from socketserver import TCPServer
 from typing import Any
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
+
+from tests.loopback_server import LoopbackServer
 
 HOST = "127.0.0.1"
 
@@ -61,23 +62,15 @@ class Handler(BaseHTTPRequestHandler):
         """Be quiet."""
 
 
-class Server(ThreadingHTTPServer):
+class Server(LoopbackServer):
     #: Wait for all answers at the end, so that what was seen is complete.
     daemon_threads = False
     site: Site
-
-    def server_bind(self) -> None:
-        # Without HTTPServer's look-up of the host's name, which may take its time.
-        TCPServer.server_bind(self)
-        self.server_name, self.server_port = self.server_address[:2]
 
     def get_request(self) -> Any:
         request = super().get_request()
         self.site.connections += 1
         return request
-
-    def handle_error(self, request: Any, client_address: Any) -> None:
-        """Clients that leave early are what these tests are about."""
 
 
 @dataclass
