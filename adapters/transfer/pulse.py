@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import threading
 from collections.abc import Callable
-from concurrent.futures import Future
+from concurrent.futures import Future, wait
 from typing import TypeVar
 
 T = TypeVar("T")
@@ -50,5 +50,11 @@ def beside(work: Callable[[], T], pulse: Pulse, seconds: float | None = None) ->
         except BaseException as error:  # noqa: BLE001 - it belongs to whoever waits
             done.set_exception(error)
 
+    def arrive(seconds: float) -> None:
+        # The work's own TimeoutError is no word of the time it has here.
+        if not wait([done], seconds).done:
+            raise TimeoutError
+
     threading.Thread(target=settle, daemon=True).start()
-    return patiently(done.result, seconds, pulse)
+    patiently(arrive, seconds, pulse)
+    return done.result()
