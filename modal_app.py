@@ -43,12 +43,21 @@ secret = modal.Secret.from_name(
     "musetalk-worker", required_keys=["B2_KEY_ID", "B2_APP_KEY", "B2_BUCKET_NAME"]
 )
 
-PYPROJECT = str(Path(__file__).with_name("pyproject.toml"))
+ROOT = Path(__file__).parent
 PACKAGES = ("handler", "inference", "adapters")
-base = modal.Image.debian_slim(python_version="3.11")
+#: What Dockerfile.serverless begins with: the lock's wheels are chosen for it.
+BASE = (
+    "python:3.11-slim-trixie"
+    "@sha256:9534e5a8e315485d4061ed659af0fd78a284c015f9b73661b41d6bab25604534"
+)
 image = (
-    base.apt_install("ffmpeg")
-    .pip_install_from_pyproject(PYPROJECT, optional_dependencies=["musetalk"])
+    modal.Image.from_registry(BASE)
+    # Triton wants a C compiler where COMPILE=true.
+    .apt_install("ffmpeg", "gcc", "libc6-dev")
+    .pip_install_from_requirements(
+        str(ROOT / "build/image.lock"),
+        extra_options="--require-hashes --only-binary :all: --no-deps",
+    )
     .env(
         {
             "MUSETALK_WEIGHTS_DIR": WEIGHTS,
@@ -61,9 +70,11 @@ image = (
     )
     .add_local_python_source(*PACKAGES)
 )
-web_image = base.pip_install_from_pyproject(
-    PYPROJECT, optional_dependencies=["serve"]
-).add_local_python_source(*PACKAGES)
+web_image = (
+    modal.Image.debian_slim(python_version="3.11")
+    .pip_install_from_pyproject(str(ROOT / "pyproject.toml"), optional_dependencies=["serve"])
+    .add_local_python_source(*PACKAGES)
+)
 
 app = modal.App("musetalk-worker")
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import time
+from collections import ChainMap
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -110,6 +111,13 @@ class Registry:
         image = self.images[image_id]
         bases = [line for base in image.base_images for line in self.image_commands(base.image_id)]
         return [*bases, *image.dockerfile_commands]
+
+    def image_files(self, image_id: str) -> dict[str, bytes]:
+        """Return the files that came from here for the lines that make an image."""
+        image = self.images[image_id]
+        ours = {file.filename: file.data for file in image.context_files}
+        bases = [self.image_files(base.image_id) for base in image.base_images]
+        return dict(ChainMap(ours, *bases))
 
     def env(self, tag: str) -> dict[str, str]:
         """Return the variables that the image and the secrets of a function set."""
