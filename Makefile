@@ -52,9 +52,10 @@ fuzz: $(TOOLS) ## Send damaged files, COUNT=2000 of SEED=(a new one); keep what 
 	@SEED=$(SEED) COUNT=$(COUNT) $(BIN)/python -m tests.fuzz
 
 .PHONY: bench
-bench: $(TOOLS) ## Measure jobs against plain ffmpeg, without a GPU
+bench: $(TOOLS) ## Measure jobs against plain ffmpeg, and cold starts, without a GPU
 	@$(BIN)/python -m bench.preview_job
 	@$(BIN)/python -m bench.stubbed_job
+	@$(BIN)/python -m bench.start
 
 .PHONY: bench-gpu
 bench-gpu: $(TOOLS) ## Measure the networks on a GPU

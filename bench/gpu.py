@@ -3,9 +3,10 @@
     make bench-gpu
     .venv/bin/python -m bench.gpu
 
-The weights are random and written to a temporary directory (2 GB); DWPose is left out. Rows come as
-they are known, from what is cheap to what is costly, and one that fails leaves the others alone.
-Without ffmpeg whole jobs are left out. It ends after eight minutes or little more.
+The weights are random and written to a temporary directory (2 GB), so a cold start reads them from
+memory, not from a disk; DWPose is left out. Rows come as they are known, from what is cheap to what
+is costly, and one that fails leaves the others alone. Without ffmpeg whole jobs are left out. It
+ends after eight minutes or little more.
 """
 
 from __future__ import annotations
