@@ -4,9 +4,8 @@ BIN := .venv/bin
 # Stamps: the worker itself is installed; the developers' tools are, too.
 WORKER := .venv/.worker
 TOOLS := .venv/.tools
-# Apart, so that what locks and audits changes nothing of what is tested.
+# Apart, so that what locks changes nothing of what is tested.
 LOCKER := .venv/lock
-AUDITOR := .venv/audit
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 export PYTHON ?= python3
 
@@ -36,12 +35,13 @@ test: $(TOOLS) ## Run all tests
 	@$(BIN)/pytest --numprocesses auto --dist loadfile
 
 .PHONY: check
-check: $(TOOLS) ## Check style, types and architecture; look for secrets
+check: $(TOOLS) ## Check style, types, architecture; look for secrets and known holes
 	@$(BIN)/ruff check
 	@$(BIN)/ruff format --check
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
 	@build/scan_secrets.sh $(BIN)/detect-secrets-hook
+	@$(BIN)/python build/audit.py build/image.lock --where-possible
 
 .PHONY: soak
 soak: $(TOOLS) ## Run 300 jobs, a fifth of them bad, and see that nothing grows
@@ -68,10 +68,8 @@ lock: ## Renew the image's lock files from what is published now
 	@$(LOCKER)/bin/python build/lock.py
 
 .PHONY: audit
-audit: ## Ask an advisory service what is known of the image's packages; needs the network
-	@test -x $(AUDITOR)/bin/pip-audit || $(PYTHON) -m venv $(AUDITOR)
-	@$(AUDITOR)/bin/python -m pip install --quiet 'pip-audit>=2.10,<3'
-	@$(AUDITOR)/bin/pip-audit --strict --disable-pip --require-hashes --requirement build/image.lock
+audit: $(TOOLS) ## Ask an advisory service what is known of the image's packages
+	@$(BIN)/python build/audit.py build/image.lock
 
 .PHONY: image
 image: ## Build the container image, with the weights in it; WEIGHTS=volume leaves them out
