@@ -9,6 +9,7 @@ import asyncio
 import socket
 from collections.abc import Callable
 from concurrent.futures import Future
+from dataclasses import replace
 
 from adapters.config import Config, ConfigError
 from adapters.health import Health
@@ -35,7 +36,8 @@ def main(config: Config, load: Callable[[], Runtime], pace: Pace | None = None) 
     def open_doors() -> Runtime:
         runtime = load()
         door.queue.open(runtime)
-        return runtime
+        # What is claimed counts beside what is posted.
+        return replace(runtime, observe=door.tally.observing(runtime.observe))
 
     poll = PollWorker(config, open_doors, log, health, pace or Pace())
     worker: Stoppable = poll

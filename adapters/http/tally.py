@@ -11,6 +11,7 @@ from prometheus_client import (
     generate_latest,
 )
 
+from handler.ports import Observe
 from handler.result import Result, Success
 
 #: Upper bounds, in seconds, of the classes that jobs are sorted into by how long they took.
@@ -31,7 +32,10 @@ class Tally:
         self.running = Gauge("musetalk_jobs_running", "Jobs being worked on.", registry=registry)
         self.waiting = Gauge("musetalk_jobs_waiting", "Jobs that wait.", registry=registry)
         self._jobs = Counter(
-            "musetalk_jobs", "Jobs that ended: success, or why not.", ["end"], registry=registry
+            "musetalk_jobs",
+            "Jobs that ended: success, replayed, or why not.",
+            ["end"],
+            registry=registry,
         )
         self._refused = Counter(
             "musetalk_refusals", "Requests refused, and why.", ["error_code"], registry=registry
@@ -52,12 +56,25 @@ class Tally:
         if not isinstance(result, Success):
             self._jobs.labels(result.error_code).inc()
             return
+        if result.replayed:
+            # Its frames and seconds were counted when it was done.
+            self._jobs.labels("replayed").inc()
+            return
         metrics = result.metrics
         self._jobs.labels("success").inc()
         self._frames.inc(metrics.frames or 0)
         self._seconds.observe(metrics.total_time)
         for stage, spent in metrics.stage_times.items():
             self._stages.labels(stage).inc(spent)
+
+    def observing(self, observe: Observe) -> Observe:
+        """Return what counts a job that another door has done, and passes it on."""
+
+        def count(result: Result, seconds: float) -> None:
+            self.ended(result)
+            observe(result, seconds)
+
+        return count
 
     def refused(self, error_code: str) -> None:
         """Count one request that was not let in."""

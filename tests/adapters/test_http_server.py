@@ -390,6 +390,22 @@ def test_prometheus_gets_its_numbers(door: OpenDoor) -> None:
         assert line in page
 
 
+def test_a_job_that_was_done_before_does_not_count_as_done_again(door: OpenDoor) -> None:
+    door.driver.generate(MEDIA | {"musetalk_job_id": "twice"})
+    again = door.driver.generate(MEDIA | {"musetalk_job_id": "twice"})
+
+    page = door.driver.ask("GET", "/metrics").body
+
+    assert again.body["replayed"]
+    for line in (
+        'musetalk_jobs_total{end="success"} 1.0',
+        'musetalk_jobs_total{end="replayed"} 1.0',
+        "musetalk_job_seconds_count 1.0",
+        "musetalk_frames_total 25.0",
+    ):
+        assert line in page
+
+
 def test_each_job_leaves_one_line_in_the_log(door: OpenDoor) -> None:
     door.driver.generate(MEDIA | {"musetalk_job_id": "fine"})
     door.driver.generate(MEDIA | {"musetalk_job_id": "wrong", "crf": 1})

@@ -59,9 +59,11 @@ def test_jobs_that_are_posted_and_jobs_that_are_claimed_are_both_done(
         door = http(worker)
         posted = door.generate(POSTED)
         report = orchestrator.report(orchestrator.submit(order))
+        counted = door.ask("GET", "/metrics").body
 
     assert posted.body["output_url"] == "memory://posted.mp4"
     assert report["output_url"] == "memory://job-123.mp4"
+    assert 'musetalk_jobs_total{end="success"} 2.0' in counted
 
 
 def test_a_gpu_that_fails_under_a_posted_job_ends_the_polling_too(
