@@ -40,8 +40,13 @@ check: $(TOOLS) ## Check style, types, architecture; look for secrets and known 
 	@$(BIN)/ruff format --check
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
+	@$(BIN)/python build/configuration.py --check
 	@build/scan_secrets.sh $(BIN)/detect-secrets-hook
 	@$(BIN)/python build/audit.py build/image.lock --where-possible
+
+.PHONY: docs
+docs: $(TOOLS) ## Write docs/configuration.md anew from the settings
+	@$(BIN)/python build/configuration.py > docs/configuration.md
 
 .PHONY: soak
 soak: $(TOOLS) ## Run 300 jobs, a fifth of them bad, and see that nothing grows
