@@ -76,6 +76,10 @@ lock: ## Renew the image's lock files from what is published now
 audit: $(TOOLS) ## Ask an advisory service what is known of the image's packages
 	@$(BIN)/python build/audit.py build/image.lock
 
+.PHONY: rehearse
+rehearse: ## Do what the Dockerfile does up to the weights, without a container engine
+	@build/rehearse.sh "$$(mktemp --directory)/image"
+
 .PHONY: image
 image: ## Build the container image, with the weights in it; WEIGHTS=volume leaves them out
 	@docker build --file Dockerfile.serverless --tag musetalk-worker \
