@@ -11,11 +11,14 @@ import time
 from itertools import pairwise
 from pathlib import Path
 
+from inference.weights.readahead import read_ahead
+
 
 def main() -> None:
     """Start as a worker does; imports are the first step."""
     weights, batch = Path(sys.argv[1]), int(sys.argv[2])
     marks = [time.perf_counter()]
+    read_ahead(weights)
 
     import torch  # noqa: PLC0415
 
