@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 import time
 import uuid
 from collections.abc import Callable, Mapping
@@ -14,6 +13,7 @@ from urllib.parse import urlsplit
 
 from standardwebhooks.webhooks import EmptyWebhookSecretError, Webhook
 
+from adapters.log import Log
 from adapters.transfer.guard import Policy, Unreachable
 from adapters.transfer.pulse import Pulse
 from adapters.transfer.retry import Retry, Transient
@@ -25,8 +25,6 @@ STALL_SECONDS = 10.0
 
 #: A job's worker waits for its webhook: be quick about it.
 BRISK = Retry(tries=4, first_seconds=1.0, longest_seconds=4.0, longest_asked_seconds=TOTAL_SECONDS)
-
-log = logging.getLogger(__name__)
 
 
 class _Undelivered(Exception):
@@ -40,16 +38,18 @@ class Webhooks:
         self,
         policy: Policy,
         secret: str | None,
+        log: Log,
         *,
         retry: Retry = BRISK,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """Sign with ``secret``; without one nothing is delivered.
+        """Sign with ``secret``; without one nothing is delivered, which the ``log`` is told.
 
         Raises :class:`ValueError` if the secret is not one of Standard Webhooks' form.
         """
         self._wire = Wire(policy, stall_seconds=STALL_SECONDS)
         self._signer = _signer(secret) if secret is not None else None
+        self._log = log
         self._retry = retry
         self._clock = clock
 
@@ -58,7 +58,10 @@ class Webhooks:
         try:
             self._deliver(url, json.dumps(result))
         except Exception as error:  # noqa: BLE001 - no webhook can undo a job that is done
-            log.warning("webhook to %s not delivered: %s", _host(url), _reason(error))
+            job_id, host = result.get("musetalk_job_id"), _host(url)
+            self._log.warning(
+                "webhook not delivered", musetalk_job_id=job_id, host=host, reason=_reason(error)
+            )
 
     def _deliver(self, url: str, body: str) -> None:
         if self._signer is None:

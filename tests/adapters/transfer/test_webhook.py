@@ -1,11 +1,14 @@
 from __future__ import annotations
 
-import logging
+import io
+import json
+from collections.abc import Mapping
 from typing import Any
 
 import pytest
 from standardwebhooks import Webhook, WebhookVerificationError
 
+from adapters.log import open_log
 from adapters.transfer.guard import Policy
 from adapters.transfer.retry import Retry
 from adapters.transfer.webhook import TOTAL_SECONDS, Webhooks
@@ -54,97 +57,90 @@ def test_every_result_has_an_id_of_its_own() -> None:
     assert len({request.headers["webhook-id"] for request in site.seen}) == 2
 
 
-def test_a_delivered_result_is_nothing_to_warn_of(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_delivered_result_is_nothing_to_warn_of() -> None:
     with serving(status(200)) as site:
-        _deliver(site.url)
+        told = _deliver(site.url)
 
-    assert _warnings(caplog) == []
+    assert told == []
 
 
-def test_a_receiver_that_never_recovers_is_given_up_with_one_warning(
-    caplog: pytest.LogCaptureFixture,
-) -> None:
+def test_a_receiver_that_never_recovers_is_given_up_with_one_warning() -> None:
     with serving(status(503)) as site:
-        _deliver(f"{site.url}/hook?token=5ecre7")
+        told = _deliver(f"{site.url}/hook?token=5ecre7")
 
     assert len(site.seen) == 4
-    assert _warnings(caplog) == [f"webhook to {HOST} not delivered: 503 Service Unavailable"]
+    assert told == [(HOST, "503 Service Unavailable")]
 
 
 @pytest.mark.parametrize("code", [301, 400, 401, 404, 410])
-def test_a_receiver_that_does_not_want_it_is_not_asked_again(
-    code: int, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_a_receiver_that_does_not_want_it_is_not_asked_again(code: int) -> None:
     with serving(status(code, Location="/elsewhere")) as site:
-        _deliver(site.url)
+        told = _deliver(site.url)
 
     assert len(site.seen) == 1
-    assert f"answered {code}" in _warnings(caplog)[0]
+    assert f"answered {code}" in told[0][1]
 
 
-def test_nothing_is_delivered_unsigned(caplog: pytest.LogCaptureFixture) -> None:
+def test_nothing_is_delivered_unsigned() -> None:
     with serving(status(200)) as site:
-        _deliver(site.url, secret=None)
+        told = _deliver(site.url, secret=None)
 
     assert site.connections == 0
-    assert _warnings(caplog) == [f"webhook to {HOST} not delivered: WEBHOOK_SECRET is not set"]
+    assert told == [(HOST, "WEBHOOK_SECRET is not set")]
 
 
 @pytest.mark.parametrize(
-    ("url", "warning"),
+    ("url", "host", "reason"),
     [
-        (
-            "http://hooks.test/?t=5ecre7",
-            "webhook to hooks.test not delivered: the scheme 'http' is",
-        ),
-        ("https://localhost/?t=5ecre7", "webhook to localhost not delivered: 'localhost' is not a"),
-        ("https://me:5ecre7@hooks.test/", "webhook to hooks.test not delivered: a URL must not"),
-        ("mailto:5ecre7@hooks.test", "webhook to nowhere not delivered: the scheme 'mailto' is"),
-        ("https://[5ecre7", "webhook to nowhere not delivered: this is not a URL"),
+        ("http://hooks.test/?t=5ecre7", "hooks.test", "the scheme 'http' is"),
+        ("https://localhost/?t=5ecre7", "localhost", "'localhost' is not a"),
+        ("https://me:5ecre7@hooks.test/", "hooks.test", "a URL must not"),
+        ("mailto:5ecre7@hooks.test", "nowhere", "the scheme 'mailto' is"),
+        ("https://[5ecre7", "nowhere", "this is not a URL"),
     ],
 )
 def test_a_forbidden_address_is_warned_of_without_its_secrets(
-    url: str, warning: str, caplog: pytest.LogCaptureFixture
+    url: str, host: str, reason: str
 ) -> None:
-    _deliver(url, policy=Policy())
+    told = _deliver(url, policy=Policy())
 
-    assert _warnings(caplog)[0].startswith(warning)
-    assert "5ecre7" not in _warnings(caplog)[0]
+    [(named, why)] = told
+    assert named == host
+    assert why.startswith(reason)
+    assert "5ecre7" not in why
 
 
-def test_a_result_that_cannot_be_written_as_json_does_not_undo_the_job(
-    caplog: pytest.LogCaptureFixture,
-) -> None:
+def test_a_result_that_cannot_be_written_as_json_does_not_undo_the_job() -> None:
     with serving(status(200)) as site:
-        _webhooks()(site.url, {"status": object()})
+        told = _deliver(site.url, {"status": object()})
 
-    assert _warnings(caplog) == [f"webhook to {HOST} not delivered: TypeError"]
+    assert told == [(HOST, "TypeError")]
 
 
-def test_a_receiver_cannot_hold_the_worker_up(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_receiver_cannot_hold_the_worker_up() -> None:
     clock = _StrikingClock()
     with serving(dripping_headers) as site:
-        _deliver(site.url, clock=clock)
+        told = _deliver(site.url, clock=clock)
 
     assert len(site.seen) == 1
-    assert _warnings(caplog) == [f"webhook to {HOST} not delivered: not taken within 30 s"]
+    assert told == [(HOST, "not taken within 30 s")]
 
 
-def test_tries_and_waits_together_are_bounded(caplog: pytest.LogCaptureFixture) -> None:
+def test_tries_and_waits_together_are_bounded() -> None:
     clock = FakeClock()
     patient = Retry(tries=99, longest_asked_seconds=60, sleep=clock.advance)
     with serving(status(503, Retry_After="25")) as site:
-        Webhooks(POLICY, SECRET, retry=patient, clock=clock)(site.url, RESULT)
+        told = _deliver(site.url, retry=patient, clock=clock)
 
     assert len(site.seen) == 2
     assert clock.now == pytest.approx(TOTAL_SECONDS, abs=1)
-    assert len(_warnings(caplog)) == 1
+    assert len(told) == 1
 
 
 @pytest.mark.parametrize("secret", ["", "whsec_", "whsec_a", "whsec_é"])
 def test_a_secret_that_cannot_be_one_stops_the_start(secret: str) -> None:
     with pytest.raises(ValueError, match="WEBHOOK_SECRET is not whsec_ and base64"):
-        Webhooks(POLICY, secret)
+        _webhooks(io.StringIO(), secret=secret)
 
 
 class _StrikingClock(FakeClock):
@@ -156,15 +152,22 @@ class _StrikingClock(FakeClock):
 
 
 def _webhooks(
-    *, policy: Policy = POLICY, secret: str | None = SECRET, clock: FakeClock | None = None
+    lines: io.StringIO,
+    *,
+    policy: Policy = POLICY,
+    secret: str | None = SECRET,
+    retry: Retry | None = None,
+    clock: FakeClock | None = None,
 ) -> Webhooks:
     slept: list[float] = []
-    return Webhooks(policy, secret, retry=Retry(sleep=slept.append), clock=clock or FakeClock())
+    patience = retry or Retry(sleep=slept.append)
+    return Webhooks(policy, secret, open_log(lines), retry=patience, clock=clock or FakeClock())
 
 
-def _deliver(url: str, **options: Any) -> None:
-    _webhooks(**options)(url, RESULT)
-
-
-def _warnings(caplog: pytest.LogCaptureFixture) -> list[str]:
-    return [record.message for record in caplog.records if record.levelno >= logging.WARNING]
+def _deliver(url: str, result: Mapping[str, Any] = RESULT, **options: Any) -> list[tuple[str, str]]:
+    """Deliver a result; return what an operator reads of it, host and reason."""
+    lines = io.StringIO()
+    _webhooks(lines, **options)(url, result)
+    told = [json.loads(line) for line in lines.getvalue().splitlines()]
+    assert {line["message"] for line in told} <= {"webhook not delivered"}
+    return [(line["host"], line["reason"]) for line in told]
