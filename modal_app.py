@@ -2,7 +2,7 @@
 
 Needs a Secret named `musetalk-worker` with the keys of the bucket; any other setting of the worker
 may stand in it as well. MUSETALK_GPUS, MUSETALK_MIN_CONTAINERS, MUSETALK_MAX_CONTAINERS,
-MUSETALK_SCALEDOWN_SEC and MUSETALK_GPU_SNAPSHOT are read where `modal deploy` runs.
+MUSETALK_SCALEDOWN_SEC, MUSETALK_GPU_SNAPSHOT and GIT_COMMIT are read where `modal deploy` runs.
 Callers spawn `Worker().handle`, or speak HTTP to `web` with a proxy token.
 Here is only what Modal must know; what runs is adapters/modal_class.py and adapters/modal_web.py.
 """
@@ -32,6 +32,9 @@ def _count(name: str, default: int) -> int:
 GPUS = (os.environ.get("MUSETALK_GPUS") or "L40S,A10,L4,A100-40GB").split(",")
 #: Deploy with MUSETALK_GPU_SNAPSHOT=1 to snapshot the GPU's memory, too: young, and may fail.
 GPU_SNAPSHOT = os.environ.get("MUSETALK_GPU_SNAPSHOT") == "1"
+
+#: What results are to tell: there is no build record in this image.
+COMMIT = {name: os.environ[name] for name in ("GIT_COMMIT",) if os.environ.get(name)}
 
 WEIGHTS, AVATARS, COMPILED = "/weights", "/avatars", "/compiled"
 #: Snapshots go on reading these files: after any change to them, deploy again.
@@ -66,6 +69,7 @@ image = (
             "HF_XET_HIGH_PERFORMANCE": "1",
             # This file is read in containers as well, and must say the same there.
             "MUSETALK_GPU_SNAPSHOT": str(int(GPU_SNAPSHOT)),
+            **COMMIT,
         }
     )
     .add_local_python_source(*PACKAGES)

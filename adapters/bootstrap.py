@@ -9,48 +9,41 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from pydantic import SecretStr
-
-from adapters import __version__
 from adapters.config import Config, ConfigError, EncoderName, EngineName
+from adapters.identity import BUILD_RECORD, Tools, identify, read_record, tracks_slowly
 from adapters.journal import DiskJournal
-from adapters.log import open_log
+from adapters.log import Log, open_log
+from adapters.storage import open_storage
 from adapters.supervised import SupervisedEngine
 from adapters.supervision.loaded import CheckedEngine, EngineFacts
-from adapters.transfer.bucket import Bucket, s3_client
 from adapters.transfer.fetch import HttpFetch
 from adapters.transfer.guard import Policy
-from adapters.transfer.local import DirectoryRecords, DirectoryStore
-from adapters.transfer.presigned import PresignedStore
-from adapters.transfer.records import S3Records
-from adapters.transfer.store import S3Store
 from adapters.transfer.webhook import Webhooks
 from adapters.workspace import Workspaces
 from handler.errors import ToolMissing
 from handler.fingerprint import fingerprint
-from handler.job import Job
-from handler.ports import (
-    Engine,
-    Fetch,
-    NoRecords,
-    Observe,
-    Records,
-    Runtime,
-    Store,
-    overlook,
-)
+from handler.ports import Engine, Fetch, NoRecords, Observe, Runtime, Store, overlook
 from handler.result import Worker
 from inference.avatar_cache import AvatarCache
 from inference.engine import LipSync
+from inference.media.child import ChildFailed
 from inference.media.encoder import Encoder, choose_encoder
+from inference.media.isolation import probe_isolation
 from inference.media.limits import Limits
 from inference.media.probe import FfprobeGate
+from inference.media.tools import ffmpeg_version
 from inference.memory import return_freed_memory
 from inference.parts import Parts
 from inference.preview import preview_parts
 from inference.weights import FETCH_COMMAND, WeightsError, locate_weights, missing_weights
+from inference.weights.readahead import read_ahead
 
 MEGABYTE = 1024**2
+
+#: What to do where ONNX Runtime leaves the GPU alone.
+TRACKER_ADVICE = (
+    "install onnxruntime-gpu, in place of onnxruntime, with the CUDA and cuDNN that it was made for"
+)
 
 #: An engine that was read; calling it brings it to its device, the other half of a cold start.
 ReadEngine = Callable[[], Parts]
@@ -69,27 +62,26 @@ def bootstrap(
     fetch: Fetch | None = None,
     store: Store | None = None,
     engine: ReadEngine | None = None,
+    record: Path | None = BUILD_RECORD,
 ) -> Runtime:
     """Build all that outlives a job; ``fetch`` and ``store`` replace those of the configuration.
 
     An ``engine`` that was read before is not read again; one that is to have a process of its own
-    is read there. Raises :class:`ConfigError` if the configuration cannot work, with what to do
-    about it.
+    is read there. ``record`` is where an image says what it was built of. Raises
+    :class:`ConfigError` if the configuration cannot work, with what to do about it.
     """
     started = time.monotonic()
+    log = open_log(worker_id=config.worker_id, provider=config.provider)
     # What takes a moment comes first: an engine is loaded in vain where that goes wrong.
-    workspaces, notify = _workspaces(), _webhooks(config)
-    film, facts = _supervised(config) if config.supervised else load_engine(config, engine)
-    identify = partial(fingerprint, engine=facts.name, weights=facts.weights)
-    store, records = (store, NoRecords()) if store else _storage(config, identify)
-    worker = Worker(
-        version=__version__,
-        engine=facts.name,
-        weights=facts.weights,
-        worker_id=config.worker_id,
-        provider=config.provider,
-        cold_start_sec=round(time.monotonic() - started, 3),
-    )
+    built, tools = read_record(record), find_tools()
+    workspaces, notify = _workspaces(), _webhooks(config, log)
+    film, facts = _supervised(config, log) if config.supervised else load_engine(config, engine)
+    tell_apart = partial(fingerprint, engine=facts.name, weights=facts.weights)
+    policy = _policy(config)
+    store, records = (store, NoRecords()) if store else open_storage(config, policy, tell_apart)
+    worker = identify(config, facts, tools, built, round(time.monotonic() - started, 3))
+    if tracks_slowly(worker):
+        log.warning("faces are tracked on the CPU", advice=TRACKER_ADVICE)
     return Runtime(
         engine=film,
         fetch=fetch or web_fetch(config),
@@ -116,11 +108,36 @@ def load_engine(
     parts = (engine or read_engine(config))()
     cache = AvatarCache(config.avatar_cache_dir, config.avatar_cache_mb * MEGABYTE)
     film = LipSync(parts, cache, limits, _encoder(config, limits))
-    return film, EngineFacts(parts.name, parts.weights, parts.device)
+    return film, EngineFacts(
+        name=parts.name,
+        weights=parts.weights,
+        device=parts.device,
+        torch=parts.torch,
+        cuda=parts.cuda,
+        face_tracker=parts.tracker_device,
+    )
 
 
-def _supervised(config: Config) -> tuple[Engine[Any], EngineFacts]:
-    log = open_log(worker_id=config.worker_id, provider=config.provider)
+def find_tools() -> Tools:
+    """Ask the programs that open and write media what they are, and what holds them.
+
+    Raises :class:`ConfigError` if they cannot be held as they should: no job could be done.
+    """
+    try:
+        isolation = probe_isolation()
+    except ChildFailed as error:
+        raise ConfigError(
+            f"prlimit cannot bound the programs that open media: {error}. Start the container"
+            " without lower limits (docker run --ulimit)."
+        ) from error
+    try:
+        return Tools(ffmpeg=ffmpeg_version(), isolation=isolation)
+    except (ToolMissing, ChildFailed):
+        # Each job that needs it says so: the next image may bring it back.
+        return Tools(ffmpeg=None, isolation=isolation)
+
+
+def _supervised(config: Config, log: Log) -> tuple[Engine[Any], EngineFacts]:
     engine = SupervisedEngine(
         partial(load_engine, config.without_secrets()),
         tell=lambda reason: log.warning("engine replaced", reason=reason),
@@ -151,14 +168,17 @@ def _preview(_: Config) -> ReadEngine:
 
 
 def _musetalk(config: Config) -> ReadEngine:
-    config = _located(config)
-    if missing := missing_weights(config.weights_dir):
+    config = located(config)
+    with _weights_faults(config):
+        missing = missing_weights(config.weights_dir)
+    if missing:
         files = "; ".join(f"{file.path} from {file.repository}" for file in missing)
         raise ConfigError(
             f"MUSETALK_WEIGHTS_DIR={config.weights_dir} lacks {files}. Run"
             f" `{FETCH_COMMAND}`, or set MUSETALK_ENGINE=preview to try the worker without networks"
             " (no real lip-sync)."
         )
+    read_ahead(config.weights_dir)
     try:
         # PyTorch takes seconds to import, and the preview does without it.
         from inference.musetalk.device import Device
@@ -183,8 +203,11 @@ def _musetalk(config: Config) -> ReadEngine:
     return parts
 
 
-def _located(config: Config) -> Config:
-    """Return the settings with the directory of the weights, where nobody has said which it is."""
+def located(config: Config) -> Config:
+    """Return the settings with the directory of the weights, where nobody has said which it is.
+
+    Raises :class:`ConfigError` if this user may not look.
+    """
     if "weights_dir" in config.model_fields_set:
         return config
     with _weights_faults(config):
@@ -258,34 +281,9 @@ def _telemetry(config: Config, worker: Worker) -> Observe:
     return Spans(OTLPSpanExporter(timeout=FLUSH_SECONDS), worker)
 
 
-def _webhooks(config: Config) -> Webhooks:
+def _webhooks(config: Config, log: Log) -> Webhooks:
+    secret = config.webhook_secret
     try:
-        return Webhooks(_policy(config), _revealed(config.webhook_secret))
+        return Webhooks(_policy(config), secret.get_secret_value() if secret else None, log)
     except ValueError as error:
         raise ConfigError(str(error)) from error
-
-
-def _storage(config: Config, identify: Callable[[Job], str]) -> tuple[Store, Records]:
-    """Return where videos go, and where the jobs are on record that bring no place of their own."""
-    own, records = _own_storage(config, identify)
-    return PresignedStore(_policy(config), own, stall_seconds=config.stall_sec), records
-
-
-def _own_storage(config: Config, identify: Callable[[Job], str]) -> tuple[Store | None, Records]:
-    if config.output_dir is not None:
-        return DirectoryStore(config.output_dir), DirectoryRecords(config.output_dir)
-    if config.b2_bucket_name is None:
-        return None, NoRecords()
-    client = s3_client(
-        config.s3_endpoint_url,
-        config.s3_region,
-        config.b2_key_id or "",
-        _revealed(config.b2_app_key) or "",
-    )
-    bucket = Bucket(client, config.b2_bucket_name, config.b2_prefix, config.output_url_template)
-    records = S3Records(bucket)
-    return S3Store(bucket, records, identify), records
-
-
-def _revealed(secret: SecretStr | None) -> str | None:
-    return secret.get_secret_value() if secret is not None else None

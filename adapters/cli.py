@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import sys
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
@@ -35,6 +36,10 @@ app.add_typer(weights_app(), name="weights")
 
 #: Exit codes: the job has its video; the job failed; the command or a setting is wrong.
 DONE, FAILED, MISUSED = 0, 1, 2
+#: Columns and lines where nobody tells of a terminal.
+SCREEN = (100, 24)
+#: Of what is well, of what is not, and of what to do about it.
+COLOURS = {True: "green", False: "red", None: None}
 
 
 def main() -> None:
@@ -105,23 +110,33 @@ def schema(
 
 
 @app.command()
-def doctor() -> None:
-    """Say what is present and what is missing; exit code 1 if the worker could not take a job."""
-    from rich.console import Console
-    from rich.table import Table
+def doctor(
+    *,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
+) -> None:
+    """Say why the worker could not take a job, and what to do about it.
 
+    Exit code 0 if it could, 1 if it could not, 2 if a setting is wrong.
+    """
     from adapters.config import Config, ConfigError
-    from adapters.doctor import examine
+    from adapters.doctor import examine, misconfigured
 
     try:
-        findings = examine(Config.from_env(os.environ))
+        config = Config.from_env(os.environ)
     except ConfigError as error:
-        _misused(str(error))
-    table = Table(show_header=False, box=None)
-    for finding in findings:
-        table.add_row("[green]ok" if finding.fine else "[red]--", finding.subject, finding.text)
-    Console().print(table)
-    raise typer.Exit(DONE if all(finding.fine for finding in findings) else FAILED)
+        if not as_json:
+            _misused(str(error))
+        typer.echo(json.dumps(misconfigured(error).to_json(), indent=2))
+        raise typer.Exit(MISUSED) from error
+    # Stdout is for what was found, whatever a library prints.
+    with redirect_stdout(sys.stderr):
+        diagnosis = examine(config)
+    if as_json:
+        typer.echo(json.dumps(diagnosis.to_json(), indent=2))
+    else:
+        for line in diagnosis.screen(shutil.get_terminal_size(SCREEN).columns):
+            typer.secho(line.text, fg=COLOURS[line.fine])
+    raise typer.Exit(DONE if diagnosis.fine else FAILED)
 
 
 @app.command()

@@ -80,7 +80,7 @@ def serve(
 
     def engine() -> None:
         worker = load().worker
-        log.info("ready", **worker.model_dump(include={"engine", "weights", "cold_start_sec"}))
+        log.info("ready", **worker.model_dump(exclude={"worker_id", "provider"}))
 
     for check in (*map(_fitness_check, findings), engine):
         sdk.register_fitness_check(check)
@@ -252,7 +252,7 @@ def _vital(findings: Iterable[Finding], config: Config, log: Log) -> list[Findin
 def _fitness_check(finding: Finding) -> Callable[[], None]:
     def check() -> None:
         if not finding.fine:
-            raise RuntimeError(finding.text)
+            raise RuntimeError(str(finding))
 
     # By this name RunPod tells the operator what is wrong.
     check.__name__ = finding.subject

@@ -184,13 +184,15 @@ def _secrets(env: Mapping[str, str], config: Config) -> set[str]:
 
 
 def _template(words: argparse.Namespace, env: Mapping[str, str]) -> dict[str, Any]:
+    # An image does not know its own digest; workers tell it in their results.
+    digest = {"IMAGE_DIGEST": words.image} if "@" in words.image else {}
     template = {
         "name": words.name,
         "image": words.image,
         # Which door of the image is opened.
         "args": "runpod",
         "disk": words.disk,
-        "env": dict(env),
+        "env": {**env, **digest},
         "serverless": True,
         "startSsh": False,
         "startJupyter": False,

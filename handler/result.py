@@ -20,6 +20,12 @@ OPEN = ConfigDict(
 )
 
 
+#: Which edition of docs/contract.md this worker keeps, for callers to compare. The second number
+#: grows when something is added that callers may overlook: a field, an option, an ``error_code``.
+#: The first grows when a caller must change: a name or a shape that it could rely on is another.
+CONTRACT_VERSION = "1.0"
+
+
 class CacheUse(StrEnum):
     """Say whether a face was already known."""
 
@@ -32,11 +38,20 @@ class Worker(BaseModel):
 
     model_config = OPEN
 
+    # None by default: what an older worker left on record did not tell it.
+    contract: str | None = Field(None, description="edition of the contract, such as 1.0")
     version: str
     git_commit: str | None = None
     image_digest: str | None = None
+    image_id: str | None = Field(None, description="what the platform calls the image; no digest")
+    lock_sha256: str | None = Field(None, description="of the lock of the image's packages")
     engine: str
     weights: str | None = None
+    torch: str | None = Field(None, description="version, if the engine uses PyTorch")
+    cuda: str | None = Field(None, description="version, if the engine uses a GPU")
+    face_tracker: str | None = Field(None, description="where faces are found: cuda or cpu")
+    ffmpeg: str | None = None
+    isolation: str | None = Field(None, description="of what opens media: rlimit or none")
     worker_id: str
     provider: str = "unknown"
     cold_start_sec: float | None = None

@@ -54,6 +54,11 @@ class Parts:
     batch_size: int = 1
     #: What the device calls itself.
     device: str = "cpu"
+    #: Versions of PyTorch, and of the CUDA that it runs on; None without.
+    torch: str | None = None
+    cuda: str | None = None
+    #: Where faces are tracked, ``cuda`` or ``cpu``: not always where the networks run.
+    tracker_device: str | None = None
     memory: VideoMemory | None = None
     #: Does the least that the device must do; raises if it cannot.
     check: Callable[[], None] = always_sound

@@ -54,6 +54,7 @@ def preview_parts() -> Parts:
         maker=MouthMask(),
         mouth=PreviewMouth(),
         options=frozenset({"bbox_shift", "extra_margin"}),
+        tracker_device="cpu",
     )
 
 

@@ -26,6 +26,7 @@ from adapters.http.ticket import Ticket
 from adapters.log import Log
 from handler import Failure, Job, Result, Success, WorkerError
 from handler.job import job_id_of
+from handler.result import CONTRACT_VERSION
 
 #: The status of a request whose caller did not wait for the answer.
 CLIENT_CLOSED_REQUEST = 499
@@ -66,7 +67,8 @@ class Door:
 
     async def describe(self) -> Response:
         """Say what the worker is, exactly, and what it is doing."""
-        facts = {"version": __version__, **self.health.full(), "jobs": self.queue.length}
+        known = {"version": __version__, "contract": CONTRACT_VERSION}
+        facts = {**known, **self.health.full(), "jobs": self.queue.length}
         return _json(facts, self.health.http_status)
 
     async def count(self) -> Response:

@@ -18,6 +18,11 @@ class EngineFacts:
     weights: str | None
     #: What the device calls itself.
     device: str
+    #: Versions, told by whichever process has imported them; None where they are not used.
+    torch: str | None = None
+    cuda: str | None = None
+    #: Where faces are found: ``cuda`` or ``cpu``.
+    face_tracker: str | None = None
 
 
 class CheckedEngine(Engine[AvatarT], Protocol):

@@ -48,6 +48,8 @@ UNREADABLE = (
     faults.NoSuchFile,
     faults.NotImplemented,
 )
+#: What it calls running on a GPU. If that is not to be had, it runs on the CPU and says nothing.
+ON_CUDA = "CUDAExecutionProvider"
 #: It has no type for want of memory, only these words: of its arena, of CUDA, of cuDNN and cuBLAS,
 #: and of the CPU.
 NO_MEMORY = ("Failed to allocate memory", "out of memory", "ALLOC_FAILED", "bad_alloc")
@@ -61,6 +63,9 @@ class Session(Protocol):
 
     def get_outputs(self) -> Sequence[Any]:
         """Return the name, the shape and the type of each output."""
+
+    def get_providers(self) -> Sequence[str]:
+        """Return what it runs on, the preferred first."""
 
     def run(self, names: Sequence[str], inputs: Mapping[str, Floats]) -> Sequence[Floats]:
         """Return the outputs of these names."""
@@ -95,6 +100,11 @@ class DwposeTracker:
         self._one_by_one = isinstance(session.get_inputs()[0].shape[0], int)
         self._session = session
         self._flip = flip
+
+    @property
+    def device(self) -> str:
+        """Return where the network came to run, ``cuda`` or ``cpu``, whatever was asked for."""
+        return "cuda" if ON_CUDA in self._session.get_providers() else "cpu"
 
     def track(
         self, frames: Iterable[Frame], fps: Fraction, params: Params, batch: Batch
@@ -235,7 +245,7 @@ def _fits(found: Any, due: Sequence[int]) -> bool:
 
 def _providers(device: str) -> list[str | tuple[str, dict[str, str]]]:
     kind, _, index = device.partition(":")
-    if kind != "cuda" or "CUDAExecutionProvider" not in onnxruntime.get_available_providers():
+    if kind != "cuda" or ON_CUDA not in onnxruntime.get_available_providers():
         return ["CPUExecutionProvider"]
     cuda = {
         "device_id": index or "0",
@@ -244,4 +254,4 @@ def _providers(device: str) -> list[str | tuple[str, dict[str, str]]]:
         # By default it takes twice what it needs of the memory that other networks share.
         "arena_extend_strategy": "kSameAsRequested",
     }
-    return [("CUDAExecutionProvider", cuda), "CPUExecutionProvider"]
+    return [(ON_CUDA, cuda), "CPUExecutionProvider"]

@@ -16,6 +16,10 @@ from inference.batching import MemoryExhausted
 
 MEBIBYTE = 1024**2
 
+#: Which PyTorch this is, and which CUDA it was built for; None for none.
+TORCH_VERSION = str(torch.__version__)
+CUDA_VERSION: str | None = torch.version.cuda
+
 #: Want of memory, in the words of the CPU's allocator, of pinned memory, and of cuBLAS and cuDNN.
 NO_MEMORY = ("can't allocate memory", "out of memory", "ALLOC_FAILED")
 #: Side of the matrices that a device is tried with: their products are exact in any precision.
@@ -60,6 +64,11 @@ class Device:
     def is_cuda(self) -> bool:
         """Tell whether work is queued on a GPU, rather than done at once."""
         return self.place.type == "cuda"
+
+    @property
+    def cuda(self) -> str | None:
+        """Return the version of CUDA that work is done with; None where it is done without."""
+        return CUDA_VERSION if self.is_cuda else None
 
     @property
     def layout(self) -> torch.memory_format:

@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 
 from inference.faces.dwpose import DwposeTracker, open_dwpose
-from inference.musetalk.device import Device
+from inference.musetalk.device import TORCH_VERSION, Device
 from inference.musetalk.face_reader import FaceReader
 from inference.musetalk.generator import MuseTalkMouth
 from inference.musetalk.models import Networks, read_networks
@@ -58,16 +58,20 @@ def musetalk_parts(
     if device.is_cuda or compiled is not None:
         mouth.warm_up(batch_size)
         maker.warm_up(batch_size)
+    tracker = _tracker(read.dwpose, device)
     return Parts(
         name="musetalk",
         weights=read.identity,
         precision=str(device.dtype).removeprefix("torch."),
-        tracker=_tracker(read.dwpose, device),
+        tracker=tracker,
         maker=maker,
         mouth=mouth,
         options=FACE_OPTIONS,
         batch_size=batch_size,
         device=device.name,
+        torch=TORCH_VERSION,
+        cuda=device.cuda,
+        tracker_device=tracker.device,
         memory=device,
         check=device.check,
     )

@@ -93,6 +93,7 @@ def test_a_new_image_reaches_both_and_nothing_else_is_touched(
     deploy: Deploy, runpod: RunpodRest
 ) -> None:
     deploy()
+    env = runpod.template["env"]
     image = "registry.example:5000/musetalk-worker@sha256:" + "0" * 64
 
     done = deploy(image=image)
@@ -100,7 +101,7 @@ def test_a_new_image_reaches_both_and_nothing_else_is_touched(
     assert done.returncode == 0, done.stderr
     assert runpod.template["image"] == runpod.endpoint["image"] == image
     template, endpoint = runpod.changes[-2:]
-    assert template.body == {"image": image}
+    assert template.body == {"image": image, "env": {**env, "IMAGE_DIGEST": image}}
     assert endpoint.body == {"templateId": runpod.template["id"]}
 
 

@@ -64,11 +64,19 @@ def test_a_success_has_all_that_was_added_to_the_contract(job: dict[str, Any]) -
     assert result["metrics"]["attempts"] == {"video": 1, "audio": 1, "upload": 1}
     assert result["metrics"].keys() >= {"batch_size", "engine_times"}
     assert result["worker"].keys() == {
+        "contract",
         "version",
         "git_commit",
         "image_digest",
+        "image_id",
+        "lock_sha256",
         "engine",
         "weights",
+        "torch",
+        "cuda",
+        "face_tracker",
+        "ffmpeg",
+        "isolation",
         "worker_id",
         "provider",
         "cold_start_sec",

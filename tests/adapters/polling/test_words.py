@@ -12,7 +12,7 @@ import pytest
 
 from handler.errors import FaceNotFound
 from handler.testing import FakeEngine, fake_runtime
-from tests.drive_poll_loop import AS_BUFFER, Order, PollLoopDriver
+from tests.drive_poll_loop import AS_BUFFER, Filming, Order, PollLoopDriver
 from tests.orchestrator import (
     API_KEY,
     FakeOrchestrator,
@@ -54,25 +54,38 @@ def test_a_main_worker_claims_a_job_and_reports_it_in_the_contracts_words(
         "gpu_class": "RTX-3090",
         "worker_type": "main",
         "system_info": {
+            "contract": None,
             "version": "0",
-            "engine": "fake",
-            "weights": None,
             "git_commit": None,
             "image_digest": None,
+            "image_id": None,
+            "lock_sha256": None,
+            "engine": "fake",
+            "weights": None,
+            "torch": None,
+            "cuda": None,
+            "face_tracker": None,
+            "ffmpeg": None,
+            "isolation": None,
             "cold_start_sec": None,
         },
     }
 
 
 def test_a_buffer_worker_reports_by_the_buffers_own_id(tmp_path: Path, order: Order) -> None:
-    with PollLoopDriver(fake_runtime(), tmp_path, **AS_BUFFER, BUFFER_CAPACITY="1") as worker:
-        report = worker.orchestrator.report(worker.submit(order(buffer_job_id="b-7")))
+    engine = Filming()
+    runtime = fake_runtime(engine=engine)
+    with PollLoopDriver(runtime, tmp_path, **AS_BUFFER, BUFFER_CAPACITY="1") as worker:
+        orchestrator = worker.orchestrator
+        handle = worker.submit(order(buffer_job_id="b-7"))
+        orchestrator.wait(lambda: orchestrator.said("progress"))
+        engine.cut.set()
+        report = orchestrator.report(handle)
 
-    orchestrator = worker.orchestrator
     metrics = report.pop("metrics")
     url = "memory://job-123.mp4"
     assert report == {"status": "succeeded", "error": None, "output_url": url}
-    assert metrics["total_time"] > 0
+    assert set(metrics["stage_times"]) == {"download", "validation", "inference", "upload"}
     idle = {"status": "idle", "gpu_class": "fake", "capacity": 1, "error": None}
     assert orchestrator.said("buffer heartbeat")[0] == idle
     assert orchestrator.said("progress")[0]["worker_id"] == "buffer-1"

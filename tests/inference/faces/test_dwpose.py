@@ -11,6 +11,7 @@ from weakref import ref
 
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
 from numpy.typing import NDArray
 from onnx import parser
@@ -78,9 +79,14 @@ class Reader:
     """
 
     def __init__(
-        self, squint_bins: int = 0, peak: float = 0.9, blind_to: Sequence[int] = ()
+        self,
+        squint_bins: int = 0,
+        peak: float = 0.9,
+        blind_to: Sequence[int] = (),
+        providers: Sequence[str] = ("CPUExecutionProvider",),
     ) -> None:
         self.squint_bins, self.peak, self.blind_to = squint_bins, peak, blind_to
+        self.providers = providers
         self.seen = np.empty((0, 3, 384, 288), np.float32)
 
     def get_inputs(self) -> Sequence[Any]:
@@ -88,6 +94,9 @@ class Reader:
 
     def get_outputs(self) -> Sequence[Any]:
         return [_described("columns", 133, 576), _described("rows", 133, 768)]
+
+    def get_providers(self) -> Sequence[str]:
+        return self.providers
 
     def run(self, names: Sequence[str], inputs: Mapping[str, Floats]) -> Sequence[Floats]:
         self.seen = inputs["pictures"]
@@ -113,6 +122,7 @@ class Cramped:
     def __init__(self, session: Session, fault: Exception) -> None:
         self.session, self.fault = session, fault
         self.get_inputs, self.get_outputs = session.get_inputs, session.get_outputs
+        self.get_providers = session.get_providers
 
     def run(self, names: Sequence[str], inputs: Mapping[str, Floats]) -> Sequence[Floats]:
         if any(len(pictures) > 2 for pictures in inputs.values()):
@@ -122,6 +132,31 @@ class Cramped:
 
 def _described(name: str, *shape: int) -> SimpleNamespace:
     return SimpleNamespace(name=name, shape=["batch", *shape], type="tensor(float)")
+
+
+# -- where it runs --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("providers", "device"),
+    [
+        (["CUDAExecutionProvider", "CPUExecutionProvider"], "cuda"),
+        (["CPUExecutionProvider"], "cpu"),
+    ],
+)
+def test_a_tracker_says_where_its_network_came_to_run(
+    providers: Sequence[str], device: str
+) -> None:
+    assert DwposeTracker(Reader(providers=providers)).device == device
+
+
+@pytest.mark.skipif(
+    "CUDAExecutionProvider" in onnxruntime.get_available_providers(), reason="there is CUDA"
+)
+def test_a_tracker_that_did_not_get_the_gpu_it_was_to_have_says_so(tmp_path: Path) -> None:
+    tracker = open_dwpose(write_tiny_dwpose(tmp_path / "tiny.onnx", FACE), "cuda:0")
+
+    assert tracker.device == "cpu"
 
 
 # -- where the face is -----------------------------------------------------------------------------
