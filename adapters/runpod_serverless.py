@@ -23,6 +23,7 @@ from contextlib import asynccontextmanager, suppress
 from functools import cache, partial
 from typing import Any
 
+from adapters import cold_start
 from adapters.bootstrap import bootstrap
 from adapters.config import Config, ConfigError
 from adapters.doctor import Finding, examine_surroundings
@@ -65,7 +66,14 @@ def main() -> None:
         open_log().critical(f"{error}")
         sys.exit(MISUSED)
     log = open_log(worker_id=config.worker_id, provider=config.provider)
-    serve(sdk, partial(bootstrap, config), log, _vital(examine_surroundings(config), config, log))
+    load = partial(_start, config, log)
+    serve(sdk, load, log, _vital(examine_surroundings(config), config, log))
+
+
+def _start(config: Config, log: Log) -> Runtime:
+    runtime = bootstrap(config)
+    log.info("ready", **cold_start.facts(config, runtime))
+    return runtime
 
 
 def serve(
@@ -79,8 +87,7 @@ def serve(
     load = cache(load)
 
     def engine() -> None:
-        worker = load().worker
-        log.info("ready", **worker.model_dump(exclude={"worker_id", "provider"}))
+        load()
 
     for check in (*map(_fitness_check, findings), engine):
         sdk.register_fitness_check(check)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import signal
@@ -92,6 +93,13 @@ def test_a_job_becomes_the_output_that_the_contract_promises(
     assert contract("success")["metrics"].keys() <= output["metrics"].keys()
     assert result.worker is not None
     assert (result.worker.engine, result.worker.worker_id) == ("preview", "pod-7")
+
+
+def test_an_operator_reads_what_took_its_place_in_the_queue(preview: RunpodDriver) -> None:
+    line = json.loads(preview.log_line('"ready"'))
+
+    assert (line["engine"], line["gpu_class"], line["contract"]) == ("preview", "cpu", "1.0")
+    assert line["storage"] == f"directory {preview.out}"
 
 
 def test_a_source_that_is_gone_is_the_callers_fault(preview: RunpodDriver, media: str) -> None:
