@@ -76,9 +76,19 @@ lock: ## Renew the image's lock files from what is published now
 audit: $(TOOLS) ## Ask an advisory service what is known of the image's packages
 	@$(BIN)/python build/audit.py build/image.lock
 
+.PHONY: smoke
+smoke: ## Try the finished image on the sample job, through each door; needs a GPU
+	@$(PYTHON) -m pip install --quiet --target out/trial --upgrade --python-version 3.11 \
+		--only-binary :all: jsonschema
+	@for door in http runpod local; do \
+		docker run --rm --gpus all --entrypoint python --env PYTHONPATH=/trial/out/trial \
+			--volume "$$PWD/build:/trial/build:ro" --volume "$$PWD/assets:/trial/assets:ro" \
+			--volume "$$PWD/out/trial:/trial/out/trial:ro" \
+			musetalk-worker /trial/build/smoke.py --door $$door || exit 1; done
+
 .PHONY: rehearse
 rehearse: ## Do what the Dockerfile does up to the weights, without a container engine
-	@build/rehearse.sh "$$(mktemp --directory)/image"
+	@place=$$(mktemp --directory) && trap 'rm -rf "$$place"' EXIT && build/rehearse.sh "$$place/image"
 
 .PHONY: image
 image: ## Build the container image, with the weights in it; WEIGHTS=volume leaves them out

@@ -10,6 +10,7 @@ Here is only what Modal must know; what runs is adapters/modal_class.py and adap
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -28,13 +29,20 @@ def _count(name: str, default: int) -> int:
     return int(text)
 
 
+def _commit(text: str | None) -> dict[str, str]:
+    if text and not re.fullmatch(r"[0-9a-f]{40}", text):
+        # Else it would be every container that does not start.
+        raise ValueError(f"GIT_COMMIT={text}: give `git rev-parse HEAD`, forty hex digits.")
+    return {"GIT_COMMIT": text} if text else {}
+
+
 #: In order of preference. All have room for MuseTalk, which takes about 7 GiB.
 GPUS = (os.environ.get("MUSETALK_GPUS") or "L40S,A10,L4,A100-40GB").split(",")
 #: Deploy with MUSETALK_GPU_SNAPSHOT=1 to snapshot the GPU's memory, too: young, and may fail.
 GPU_SNAPSHOT = os.environ.get("MUSETALK_GPU_SNAPSHOT") == "1"
 
 #: What results are to tell: there is no build record in this image.
-COMMIT = {name: os.environ[name] for name in ("GIT_COMMIT",) if os.environ.get(name)}
+COMMIT = _commit(os.environ.get("GIT_COMMIT"))
 
 WEIGHTS, AVATARS, COMPILED = "/weights", "/avatars", "/compiled"
 #: Snapshots go on reading these files: after any change to them, deploy again.

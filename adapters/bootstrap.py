@@ -36,14 +36,18 @@ from inference.memory import return_freed_memory
 from inference.parts import Parts
 from inference.preview import preview_parts
 from inference.weights import FETCH_COMMAND, WeightsError, locate_weights, missing_weights
-from inference.weights.readahead import read_ahead
+from inference.weights.readahead import reading_ahead
 
-MEGABYTE = 1024**2
+MEBIBYTE = 1024**2
 
 #: What to do where ONNX Runtime leaves the GPU alone.
 TRACKER_ADVICE = (
     "install onnxruntime-gpu, in place of onnxruntime, with the CUDA and cuDNN that it was made for"
 )
+
+#: What is wrong, and what to do, where children cannot be held as they should.
+UNBOUND = "prlimit cannot bound the programs that open media"
+LIMITS_ADVICE = "start the container without lower limits of its own (docker run --ulimit)"
 
 #: An engine that was read; calling it brings it to its device, the other half of a cold start.
 ReadEngine = Callable[[], Parts]
@@ -74,6 +78,8 @@ def bootstrap(
     log = open_log(worker_id=config.worker_id, provider=config.provider)
     # What takes a moment comes first: an engine is loaded in vain where that goes wrong.
     built, tools = read_record(record), find_tools()
+    if tools.ffmpeg is None:
+        log.warning("no ffmpeg: every job will fail", advice="install it, and ask `doctor`")
     workspaces, notify = _workspaces(), _webhooks(config, log)
     film, facts = _supervised(config, log) if config.supervised else load_engine(config, engine)
     tell_apart = partial(fingerprint, engine=facts.name, weights=facts.weights)
@@ -106,7 +112,7 @@ def load_engine(
     return_freed_memory()
     limits = _limits(config)
     parts = (engine or read_engine(config))()
-    cache = AvatarCache(config.avatar_cache_dir, config.avatar_cache_mb * MEGABYTE)
+    cache = AvatarCache(config.avatar_cache_dir, config.avatar_cache_mb * MEBIBYTE)
     film = LipSync(parts, cache, limits, _encoder(config, limits))
     return film, EngineFacts(
         name=parts.name,
@@ -126,10 +132,7 @@ def find_tools() -> Tools:
     try:
         isolation = probe_isolation()
     except ChildFailed as error:
-        raise ConfigError(
-            f"prlimit cannot bound the programs that open media: {error}. Start the container"
-            " without lower limits (docker run --ulimit)."
-        ) from error
+        raise ConfigError(f"{UNBOUND}: {error}. To mend it, {LIMITS_ADVICE}.") from error
     try:
         return Tools(ffmpeg=ffmpeg_version(), isolation=isolation)
     except (ToolMissing, ChildFailed):
@@ -158,7 +161,7 @@ def web_fetch(config: Config) -> Fetch:
     """Build what brings in media from URLs."""
     return HttpFetch(
         _policy(config),
-        max_bytes=config.max_download_mb * MEGABYTE,
+        max_bytes=config.max_download_mb * MEBIBYTE,
         stall_seconds=config.stall_sec,
     )
 
@@ -178,18 +181,11 @@ def _musetalk(config: Config) -> ReadEngine:
             f" `{FETCH_COMMAND}`, or set MUSETALK_ENGINE=preview to try the worker without networks"
             " (no real lip-sync)."
         )
-    read_ahead(config.weights_dir)
-    try:
+    with _weights_faults(config), _installed(), reading_ahead(config.weights_dir):
         # PyTorch takes seconds to import, and the preview does without it.
         from inference.musetalk.device import Device
         from inference.musetalk.parts import musetalk_parts, read_musetalk
-    except ModuleNotFoundError as error:
-        raise ConfigError(
-            f"MUSETALK_ENGINE is musetalk, and {error.name} is not installed: install the worker as"
-            " musetalk-worker[musetalk], or set MUSETALK_ENGINE=preview to try it without networks"
-            " (no real lip-sync)."
-        ) from error
-    with _weights_faults(config):
+
         read = read_musetalk(config.weights_dir)
 
     def parts() -> Parts:
@@ -212,6 +208,18 @@ def located(config: Config) -> Config:
         return config
     with _weights_faults(config):
         return config.model_copy(update={"weights_dir": locate_weights(config.weights_dir)})
+
+
+@contextmanager
+def _installed() -> Iterator[None]:
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        raise ConfigError(
+            f"MUSETALK_ENGINE is musetalk, and {error.name} is not installed: install the worker as"
+            " musetalk-worker[musetalk], or set MUSETALK_ENGINE=preview to try it without networks"
+            " (no real lip-sync)."
+        ) from error
 
 
 @contextmanager

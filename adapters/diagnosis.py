@@ -11,6 +11,8 @@ from adapters.health import HealthStatus
 
 #: Lines of a small terminal.
 SCREEN_LINES = 24
+#: With fewer there is no room for words beside the names of things.
+LEAST_COLUMNS = 40
 #: What begins a line, so that a failure is seen without colours as well.
 FAILED, FINE, REMEDY = "FAIL", "ok", "->"
 #: Marks what was cut off; --json has all of it.
@@ -63,14 +65,15 @@ class Diagnosis:
 
     def screen(self, columns: int) -> Sequence[Line]:
         """Return what fits on one screen, what is wrong before the rest."""
+        columns = max(columns, LEAST_COLUMNS)
         wrong = [finding for finding in self.findings if not finding.fine]
         fine = [finding for finding in self.findings if finding.fine]
         lines = [Line(textwrap.shorten(_headline(wrong), columns, placeholder=CUT), not wrong)]
         if wrong:
             # What is fine has a line each; what is wrong shares the rest.
-            left = SCREEN_LINES - len(lines) - len(fine)
+            share = (SCREEN_LINES - len(lines) - len(fine)) // len(wrong)
             for finding in wrong:
-                lines += _told(finding, columns, max(1, left // len(wrong) // 2))
+                lines += _told(finding, columns, share)
         return [*lines, *(_row(FINE, each.subject, each.text, columns, 1)[0] for each in fine)]
 
 
@@ -82,10 +85,13 @@ def _headline(wrong: Sequence[Finding]) -> str:
 
 
 def _told(finding: Finding, columns: int, most: int) -> Iterator[Line]:
-    """Yield what is wrong and what to do, ``most`` lines of each."""
-    yield from _row(FAILED, finding.subject, finding.text, columns, most)
-    if finding.remedy:
-        yield from _row("", REMEDY, finding.remedy, columns, most)
+    """Yield what is wrong and what to do, on ``most`` lines together."""
+    each = most // 2
+    if not each or finding.remedy is None:
+        yield from _row(FAILED, finding.subject, f"{finding}", columns, max(1, most))
+        return
+    yield from _row(FAILED, finding.subject, finding.text, columns, each)
+    yield from _row("", REMEDY, finding.remedy, columns, each)
 
 
 def _row(mark: str, subject: str, text: str, columns: int, most: int) -> Sequence[Line]:

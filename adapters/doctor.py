@@ -2,18 +2,28 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import platform
 import shutil
+import stat
 import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from adapters import __version__
-from adapters.bootstrap import TRACKER_ADVICE, ReadEngine, bootstrap, find_tools, located
+from adapters.bootstrap import (
+    LIMITS_ADVICE,
+    TRACKER_ADVICE,
+    UNBOUND,
+    ReadEngine,
+    bootstrap,
+    find_tools,
+    located,
+)
 from adapters.config import Config, ConfigError, EngineName
 from adapters.diagnosis import Diagnosis, Finding
-from adapters.gpu import PyTorch, examine_gpu
+from adapters.gpu import examine_gpu
 from adapters.identity import BUILD_RECORD, Tools, identify, read_record, tracks_slowly
 from adapters.supervision.loaded import EngineFacts
 from handler.errors import ToolMissing
@@ -28,8 +38,8 @@ from inference.weights import FETCH_COMMAND, VERIFY_COMMAND, WeightsError, missi
 __all__ = ["Finding", "examine", "examine_surroundings", "misconfigured"]
 
 MEBIBYTE, GIBIBYTE = 1024**2, 1024**3
-#: A face and a voice.
-FILES_OF_A_JOB = 2
+#: A face and a voice each, of two jobs at once, as most doors take them.
+FILES_AT_ONCE = 4
 #: What children have besides, wherever the worker runs.
 ALWAYS_HELD = "process groups, empty environment, whitelists"
 #: Enough of a commit or a digest to know it by; --json has all.
@@ -65,7 +75,7 @@ def examine(
 def examine_surroundings(config: Config) -> Sequence[Finding]:
     """Return findings on what no job can do without, but for the engine, which takes long."""
     needed = config.engine is not EngineName.PREVIEW and config.device != "cpu"
-    gpu = examine_gpu(needed=needed, pytorch=_pytorch)
+    gpu = examine_gpu(needed=needed)
     python = Finding("python", fine=True, text=platform.python_version())
     return (python, _ffmpeg(), gpu, _storage(config), _isolation())
 
@@ -85,16 +95,25 @@ def misconfigured(error: ConfigError, record: Path | None = BUILD_RECORD) -> Dia
 
 
 def _start(config: Config, engine: ReadEngine | None, record: Path | None) -> Runtime | Finding:
-    here = config.model_copy(update={"supervised": False})
     try:
-        return bootstrap(here, engine=engine, record=record)
+        with tempfile.TemporaryDirectory() as place:
+            return bootstrap(_for_trial(config, Path(place)), engine=engine, record=record)
     except ConfigError as error:
         remedy = "change what it names, then ask again"
-        return Finding("engine", fine=False, text=f"{error}", remedy=remedy)
+        return Finding("settings", fine=False, text=f"{error}", remedy=remedy)
     except Exception as error:  # noqa: BLE001 - whatever it is, it keeps the worker from its jobs
         text = redact(f"{type(error).__name__}: {error}")
         remedy = f"see whether another process has the GPU (nvidia-smi), then `{VERIFY_COMMAND}`"
         return Finding("engine", fine=False, text=text, remedy=remedy)
+
+
+def _for_trial(config: Config, place: Path) -> Config:
+    """Return the settings of a worker that leaves nothing behind where another user's will work.
+
+    Compiling would take minutes where the cache of it is not the real one.
+    """
+    changes = {"supervised": False, "avatar_cache_dir": place, "compile_networks": False}
+    return config.model_copy(update=changes)
 
 
 def _unstarted(config: Config, record: Path | None) -> Worker:
@@ -162,24 +181,11 @@ def _ffmpeg() -> Finding:
     return Finding("ffmpeg", fine=True, text=f"{version}, all codecs")
 
 
-def _pytorch() -> PyTorch | None:
-    try:
-        from inference.musetalk.device import (  # noqa: PLC0415 - the preview does without
-            CUDA_VERSION,
-            TORCH_VERSION,
-        )
-    except ModuleNotFoundError:
-        return None
-    return PyTorch(TORCH_VERSION, CUDA_VERSION)
-
-
 def _isolation() -> Finding:
     try:
         level = probe_isolation()
     except ChildFailed as error:
-        text = f"prlimit cannot bound the programs that open media: {error}"
-        remedy = "start the container without lower limits of its own (docker run --ulimit)"
-        return Finding("isolation", fine=False, text=text, remedy=remedy)
+        return Finding("isolation", fine=False, text=f"{UNBOUND}: {error}", remedy=LIMITS_ADVICE)
     bounds = "resource limits" if level is Isolation.RLIMIT else "no prlimit, no resource limits"
     return Finding("isolation", fine=True, text=f"{level}: {bounds}; {ALWAYS_HELD}")
 
@@ -196,10 +202,11 @@ def _storage(config: Config) -> Finding:
 def _disk(config: Config) -> Finding:
     """Look for room for what a job may bring; what becomes of it is smaller."""
     place = Path(tempfile.gettempdir())
-    free, needed = shutil.disk_usage(place).free, FILES_OF_A_JOB * config.max_download_mb * MEBIBYTE
+    free, needed = shutil.disk_usage(place).free, FILES_AT_ONCE * config.max_download_mb * MEBIBYTE
     text = f"{free / GIBIBYTE:.1f} GiB are free in {place}"
     if free < needed:
-        text += f": two files of MAX_DOWNLOAD_MB={config.max_download_mb} find no room"
+        most = f"MAX_DOWNLOAD_MB={config.max_download_mb}"
+        text += f": {FILES_AT_ONCE} files of {most}, two jobs, find no room"
         remedy = "make room, let TMPDIR name a larger disk, or lower MAX_DOWNLOAD_MB"
         return Finding("disk", fine=False, text=text, remedy=remedy)
     return Finding("disk", fine=True, text=text)
@@ -207,12 +214,26 @@ def _disk(config: Config) -> Finding:
 
 def _directory(subject: str, directory: Path, variable: str) -> Finding:
     """Look whether files can be put into a directory, which need not exist yet."""
-    standing = next(each for each in (directory, *directory.absolute().parents) if each.exists())
-    if standing.is_dir() and os.access(standing, os.W_OK | os.X_OK):
+    obstacle = _obstacle(directory)
+    if obstacle is None:
         return Finding(subject, fine=True, text=f"directory {directory}")
     remedy = f"make it writable for user {os.getuid()}, or let {variable} name another"
-    text = f"directory {directory} cannot be written"
+    text = f"directory {directory} cannot be written: {obstacle}"
     return Finding(subject, fine=False, text=text, remedy=remedy)
+
+
+def _obstacle(directory: Path) -> str | None:
+    for standing in (directory, *directory.absolute().parents):
+        try:
+            mode = standing.stat().st_mode
+        except (FileNotFoundError, NotADirectoryError):
+            continue
+        except OSError as error:
+            return error.strerror
+        if not stat.S_ISDIR(mode):
+            return f"{standing} is a file"
+        break
+    return None if os.access(standing, os.W_OK | os.X_OK) else os.strerror(errno.EACCES)
 
 
 def _orchestrator(config: Config) -> Iterator[Finding]:
@@ -221,8 +242,8 @@ def _orchestrator(config: Config) -> Iterator[Finding]:
         text = "none: only the poll loop (`local`) needs one"
         yield Finding("orchestrator", fine=True, text=text)
     elif address is None:
-        remedy = "set ORCHESTRATOR_BASE_URL, or unset INTERNAL_API_KEY"
-        yield Finding("orchestrator", fine=False, text="a key and no address", remedy=remedy)
+        text = "a key and no address (ORCHESTRATOR_BASE_URL): `local` would not start"
+        yield Finding("orchestrator", fine=True, text=text)
     elif config.internal_api_key is None:
         remedy = "set INTERNAL_API_KEY, or unset the address"
         yield Finding("orchestrator", fine=False, text=f"{address} and no key", remedy=remedy)

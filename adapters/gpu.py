@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import importlib.util
 import re
+import runpy
 import shutil
 import subprocess
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Self
 
 from adapters.diagnosis import Finding
@@ -25,6 +29,20 @@ class PyTorch:
 
     version: str
     cuda: str | None
+
+    @classmethod
+    def installed(cls) -> Self | None:
+        """Read what PyTorch's build has left beside it; importing it takes a second.
+
+        None if it is missing, or does not say.
+        """
+        spec = importlib.util.find_spec("torch")
+        if spec is None or spec.origin is None:
+            return None
+        with suppress(OSError, ImportError, KeyError):
+            told = runpy.run_path(f"{Path(spec.origin).with_name('version.py')}")
+            return cls(told["__version__"], told["cuda"])
+        return None
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,18 +63,20 @@ class Card:
         return f"{self.name}, {self.memory}, driver {self.driver}"
 
 
-def examine_gpu(*, needed: bool, pytorch: Callable[[], PyTorch | None]) -> Finding:
+def examine_gpu(
+    *, needed: bool, pytorch: Callable[[], PyTorch | None] = PyTorch.installed
+) -> Finding:
     """Return how the GPU stands; one that is not ``needed`` is fine however it does.
 
-    The driver's own tool answers without PyTorch, and in time. ``pytorch`` says which one is
-    installed, and is asked only if that matters.
+    The driver's own tool answers without PyTorch, and in time. ``pytorch`` says which one is there.
     """
     tool = shutil.which("nvidia-smi")
     if tool is None:
         if not needed:
             return Finding(SUBJECT, fine=True, text="none, and none is needed")
         remedy = "give the container a GPU (docker run --gpus all), or set DEVICE=cpu for a trial"
-        return Finding(SUBJECT, fine=False, text="none: no NVIDIA driver found", remedy=remedy)
+        text = "none: no NVIDIA driver found; jobs would take minutes on the CPU"
+        return Finding(SUBJECT, fine=False, text=text, remedy=remedy)
     try:
         cards = _ask(tool)
     except (subprocess.SubprocessError, OSError, ValueError) as error:

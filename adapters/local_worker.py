@@ -40,6 +40,8 @@ def main(config: Config, load: Callable[[], Runtime], pace: Pace | None = None) 
         return replace(runtime, observe=door.tally.observing(runtime.observe))
 
     poll = PollWorker(config, open_doors, log, health, pace or Pace())
+    running = door.tally.running
+    running.set_function(lambda: door.queue.length["running"] + (poll.job_id is not None))
     worker: Stoppable = poll
     try:
         listener = open_listener(config)

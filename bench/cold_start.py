@@ -11,25 +11,24 @@ import time
 from itertools import pairwise
 from pathlib import Path
 
-from inference.weights.readahead import read_ahead
+from inference.weights.readahead import reading_ahead
 
 
 def main() -> None:
     """Start as a worker does; imports are the first step."""
     weights, batch = Path(sys.argv[1]), int(sys.argv[2])
     marks = [time.perf_counter()]
-    read_ahead(weights)
+    with reading_ahead(weights):
+        import torch  # noqa: PLC0415
 
-    import torch  # noqa: PLC0415
+        import inference.engine  # noqa: F401, PLC0415
+        from inference.musetalk.device import Device  # noqa: PLC0415
+        from inference.musetalk.face_reader import FaceReader  # noqa: PLC0415
+        from inference.musetalk.generator import MuseTalkMouth  # noqa: PLC0415
+        from inference.musetalk.models import read_networks  # noqa: PLC0415
 
-    import inference.engine  # noqa: F401, PLC0415
-    from inference.musetalk.device import Device  # noqa: PLC0415
-    from inference.musetalk.face_reader import FaceReader  # noqa: PLC0415
-    from inference.musetalk.generator import MuseTalkMouth  # noqa: PLC0415
-    from inference.musetalk.models import read_networks  # noqa: PLC0415
-
-    marks.append(time.perf_counter())
-    networks = read_networks(weights)
+        marks.append(time.perf_counter())
+        networks = read_networks(weights)
     marks.append(time.perf_counter())
     device = Device.choose()
     # The device answers once all that was asked of it before is done.

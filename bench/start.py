@@ -53,9 +53,9 @@ def _musetalk(report: Report, weights: Path) -> None:
     command = [sys.executable, "-m", "bench.cold_start", str(weights), str(BATCH)]
     plain, starts = [], []
     for _ in range(ROUNDS):
-        _evict(files)
+        forget(*files)
         plain.append(seconds(lambda: [path.read_bytes() for path in files]))
-        _evict(files)
+        forget(*files)
         starts.append(_steps(command))
     disk = median(plain)
     report.row(f"reading {size / 1e6:.0f} MB of weights, alone", f"{disk:.3f} s", "1.00")
@@ -71,9 +71,9 @@ def _steps(command: list[str]) -> Mapping[str, float]:
     return dict(json.loads(printed.splitlines()[-1]))
 
 
-def _evict(files: list[Path]) -> None:
+def forget(*paths: Path) -> None:
     """Have the system forget what it remembers of files."""
-    for path in files:
+    for path in paths:
         with path.open("rb") as file:
             os.fsync(file.fileno())
             os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)

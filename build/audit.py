@@ -46,9 +46,12 @@ def _asked(lock: str, osv_url: str | None) -> Sequence[Any]:
     )
     if done.stdout:
         return list(json.loads(done.stdout)["dependencies"])
-    if "ConnectionError" in done.stderr or "Timeout" in done.stderr:
-        return []
-    sys.exit(done.stderr.strip())
+    reason = done.stderr.strip().rpartition("\n")[2]
+    if lock in reason:
+        sys.exit(reason)
+    # Whatever else goes wrong is between it and the service: it has as many words as networks.
+    print(reason, file=sys.stderr)
+    return []
 
 
 def _faults(package: Any) -> Sequence[str]:

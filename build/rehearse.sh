@@ -3,16 +3,18 @@
 # build/rehearse.sh DIRECTORY. Needs Python 3.11, ffmpeg and 9 GB of disk; no container engine, no GPU.
 set -eu
 place=${1:?"name a directory that is not there yet"}
+# The lock is for this one alone.
+interpreter=python3.11
 mkdir "$place"
 locked="install --quiet --disable-pip-version-check --require-hashes --only-binary :all: --no-deps"
 
-"${PYTHON:-python3.11}" -m venv "$place/python"
+"$interpreter" -m venv "$place/python"
 python=$place/python/bin/python
 # shellcheck disable=SC2086 # words
 "$python" -m pip $locked -r build/image.lock
 "$python" build/check_packages.py
 
-"${PYTHON:-python3.11}" -m venv "$place/builder"
+"$interpreter" -m venv "$place/builder"
 # shellcheck disable=SC2086 # words
 "$place/builder/bin/python" -m pip $locked -r build/wheel.lock
 "$place/builder/bin/python" -m pip wheel --quiet --disable-pip-version-check --no-deps --no-build-isolation \

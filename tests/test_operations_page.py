@@ -6,7 +6,6 @@ import ast
 import re
 from collections import defaultdict
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
@@ -177,16 +176,3 @@ def test_all_that_a_worker_says_of_itself_is_explained() -> None:
     named = {name for row in rows("What a worker runs") for name in re.findall(r"`(\w+)`", row[0])}
 
     assert sorted(Worker.model_fields.keys() - named) == []
-
-
-def test_links_lead_to_headings_of_the_page() -> None:
-    headings = re.findall(r"^#+ (.+)$", PAGE, re.MULTILINE)
-    anchors = {heading.lower().replace(" ", "-").replace(",", "") for heading in headings}
-
-    assert set(re.findall(r"\]\(#([\w-]+)\)", PAGE)) <= anchors
-
-
-def test_links_lead_to_pages_that_there_are() -> None:
-    linked = {Path(name).name for name in re.findall(r"\]\((\w[\w.-]*\.md)", PAGE)}
-
-    assert sorted(name for name in linked if not (ROOT / "docs" / name).exists()) == []

@@ -26,8 +26,8 @@ BOUNDS = {
 QUESTION = ("prlimit", "--raw", "--noheadings", "--output=RESOURCE,HARD")
 #: More than a table of sixteen numbers.
 TABLE_BYTES = 4096
-#: The answer takes milliseconds.
-PATIENCE_SECONDS = 10
+#: It takes milliseconds, but for images whose files come only as they are opened.
+PATIENCE_SECONDS = 60
 
 
 class Isolation(StrEnum):

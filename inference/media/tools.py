@@ -11,8 +11,8 @@ from inference.media.child import reading
 
 #: Longest list that ffmpeg prints of what it can do.
 LIST_BYTES = 1024**2
-#: A list of codecs takes a moment; more means that something is very wrong.
-PATIENCE_SECONDS = 10
+#: It takes a moment, but for images whose files come only as they are opened.
+PATIENCE_SECONDS = 60
 
 NEEDED_ENCODERS = frozenset({"libx264", "aac"})
 #: Phones, browsers and recorders write these; the other accepted codecs are rare.

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from inference.weights.listing import WEIGHTS, WeightsError, WeightsFile
@@ -12,18 +12,21 @@ from inference.weights.listing import WEIGHTS, WeightsError, WeightsFile
 BLOCK_BYTES = 8 * 1024**2
 
 
-def read_ahead(directory: Path, listing: Sequence[WeightsFile] = WEIGHTS) -> threading.Thread:
-    """Begin to bring the files of a directory into the system's memory; return who does it.
+@contextmanager
+def reading_ahead(directory: Path, listing: Sequence[WeightsFile] = WEIGHTS) -> Iterator[None]:
+    """Bring the files of a directory into the system's memory while the context does other things.
 
     The system may drop them again, and what cannot be read here is whoever's business needs it:
     nothing but time depends on this. Plain reading, as ``posix_fadvise`` brings no more than a
     device takes at once (Linux, mm/readahead.c) and is nothing to many file systems of networks.
     """
-    thread = threading.Thread(
-        target=_read, args=(directory, listing), name="read ahead", daemon=True
+    reader = threading.Thread(
+        target=_read, args=(directory, listing), name="reading ahead", daemon=True
     )
-    thread.start()
-    return thread
+    reader.start()
+    yield
+    # A snapshot that is taken after this would have it go on reading in every copy.
+    reader.join()
 
 
 def _read(directory: Path, listing: Sequence[WeightsFile]) -> None:

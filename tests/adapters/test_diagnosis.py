@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 from adapters.diagnosis import SCREEN_LINES, Diagnosis, Finding
 
 LONG = "a word of a sentence that goes on and on " * 12
@@ -18,11 +20,15 @@ def diagnosis(wrong: int, fine: int, text: str = LONG) -> Diagnosis:
 
 
 def test_however_much_is_wrong_it_fits_on_one_screen() -> None:
-    for wrong in range(11):
-        lines = diagnosis(wrong, fine=13 - wrong).screen(columns=100)
+    for wrong, columns in itertools.product(range(14), (40, 100)):
+        lines = diagnosis(wrong, fine=13 - wrong).screen(columns)
 
         assert len(lines) <= SCREEN_LINES
-        assert max(len(line.text) for line in lines) <= 100
+        assert max(len(line.text) for line in lines) <= columns
+
+
+def test_on_a_screen_that_is_too_narrow_there_are_words_all_the_same() -> None:
+    assert len(diagnosis(wrong=1, fine=2).screen(columns=10)) > 3
 
 
 def test_what_is_wrong_comes_first_and_each_says_what_to_do() -> None:

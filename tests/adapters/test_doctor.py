@@ -23,6 +23,10 @@ from inference.preview import preview_parts
 WORKER = Path(sys.executable).with_name("musetalk-worker")
 #: Below this, nothing can be: it is a file.
 NOWHERE = f"{__file__}/below"
+#: Longer than any file system takes.
+ENDLESS = f"/{'x' * 300}"
+#: What any machine has.
+MODEST = {"MUSETALK_ENGINE": "preview", "MAX_DOWNLOAD_MB": "1"}
 
 Settings = Callable[..., Config]
 
@@ -32,7 +36,7 @@ def settings(tmp_path: Path) -> Settings:
     """Return what makes the settings of a worker that could take a job, but for what is named."""
 
     def named(**env: str) -> Config:
-        ours = {"MUSETALK_ENGINE": "preview", "OUTPUT_DIR": f"{tmp_path / 'out'}"}
+        ours = {**MODEST, "OUTPUT_DIR": f"{tmp_path / 'out'}"}
         return Config.from_env(ours | {"AVATAR_CACHE_DIR": f"{tmp_path / 'avatars'}"} | env)
 
     return named
@@ -56,9 +60,9 @@ def test_a_worker_that_could_take_a_job_has_nothing_wrong_with_it(settings: Sett
     [
         ("storage", {"OUTPUT_DIR": ""}, "none", "B2_BUCKET_NAME"),
         ("storage", {"OUTPUT_DIR": NOWHERE}, NOWHERE, "OUTPUT_DIR"),
-        ("cache", {"AVATAR_CACHE_DIR": NOWHERE}, NOWHERE, "AVATAR_CACHE_DIR"),
+        ("storage", {"OUTPUT_DIR": ENDLESS}, "File name too long", "OUTPUT_DIR"),
+        ("cache", {"AVATAR_CACHE_DIR": NOWHERE}, "test_doctor.py is a file", "AVATAR_CACHE_DIR"),
         ("disk", {"MAX_DOWNLOAD_MB": "1000000000"}, "no room", "TMPDIR"),
-        ("orchestrator", {"INTERNAL_API_KEY": "k"}, "no address", "ORCHESTRATOR_BASE_URL"),
         ("orchestrator", {"ORCHESTRATOR_BASE_URL": "https://o"}, "no key", "INTERNAL_API_KEY"),
         ("orchestrator", {"BUFFER_ORCHESTRATOR_BASE_URL": "https://o"}, "o and no key", "set"),
         (
@@ -77,8 +81,7 @@ def test_a_worker_that_could_take_a_job_has_nothing_wrong_with_it(settings: Sett
             "/nowhere lacks musetalkV15/unet.pth",
             "musetalk-worker weights fetch",
         ),
-        ("engine", {"WEBHOOK_SECRET": "whsec_a"}, "WEBHOOK_SECRET", "change what it names"),
-        ("engine", {"ENCODER": "nvenc"}, "NVENC does not work here", "change what it names"),
+        ("settings", {"WEBHOOK_SECRET": "whsec_a"}, "WEBHOOK_SECRET", "change what it names"),
     ],
 )
 def test_what_is_wrong_is_named_with_what_to_do_and_nothing_else_is_blamed(
@@ -99,6 +102,22 @@ def test_an_orchestrator_that_is_named_with_its_key_is_not_asked(settings: Setti
     assert wrong(diagnosis) == {}
     assert "spool" in {finding.subject for finding in diagnosis.findings}
     assert "s3cr3t" not in json.dumps(diagnosis.to_json())
+
+
+def test_a_key_that_only_one_door_needs_is_in_no_others_way(settings: Settings) -> None:
+    diagnosis = examine(settings(INTERNAL_API_KEY="k"))
+
+    told = {finding.subject: finding.text for finding in diagnosis.findings}
+    assert wrong(diagnosis) == {}
+    assert "`local` would not start" in told["orchestrator"]
+
+
+def test_an_examination_leaves_nothing_where_the_worker_keeps_its_things(
+    settings: Settings, tmp_path: Path
+) -> None:
+    examine(settings())
+
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_without_ffmpeg_no_job_can_be_done(
@@ -175,7 +194,8 @@ def doctor(tmp_path: Path, *words: str, **env: str) -> subprocess.CompletedProce
     ours = {"PATH": os.environ["PATH"], "AVATAR_CACHE_DIR": f"{tmp_path / 'avatars'}"}
     return subprocess.run(
         [f"{WORKER}", "doctor", *words],
-        env={**ours, "MUSETALK_ENGINE": "preview", **env},
+        cwd=tmp_path,
+        env={**ours, **MODEST, **env},
         capture_output=True,
         text=True,
         check=False,

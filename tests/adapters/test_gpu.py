@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -27,6 +29,17 @@ def driver(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Driver:
         (tmp_path / "nvidia-smi").chmod(0o755)
 
     return install
+
+
+def test_pytorch_is_known_without_waiting_for_it() -> None:
+    ask = "import sys; from adapters.gpu import PyTorch; print(PyTorch.installed());"
+    ask += "assert 'torch' not in sys.modules; import torch;"
+    ask += "print(PyTorch(str(torch.__version__), torch.version.cuda))"
+
+    done = subprocess.run([sys.executable, "-c", ask], capture_output=True, text=True, check=True)
+
+    told, true = done.stdout.splitlines()
+    assert told == true
 
 
 @pytest.mark.parametrize(

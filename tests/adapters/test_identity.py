@@ -8,7 +8,6 @@ import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import replace
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +18,7 @@ from adapters import __version__
 from adapters.bootstrap import bootstrap, web_fetch
 from adapters.config import Config, ConfigError
 from adapters.doctor import examine
+from adapters.gpu import PyTorch
 from adapters.identity import read_record
 from adapters.transfer.local import LocalFetch
 from handler import Failure, Runtime, Success, handle
@@ -215,7 +215,9 @@ def test_versions_are_told_by_whichever_process_has_the_engine(
 ) -> None:
     worker = open_musetalk(tmp_path, weights, SUPERVISED=supervised).runtime.worker
 
-    assert (worker.torch, worker.cuda) == (version("torch"), None)
+    pytorch = PyTorch.installed()
+    assert pytorch
+    assert (worker.torch, worker.cuda) == (pytorch.version, None)
     assert worker.face_tracker == "cpu"
 
 

@@ -66,6 +66,20 @@ def test_jobs_that_are_posted_and_jobs_that_are_claimed_are_both_done(
     assert 'musetalk_jobs_total{end="success"} 2.0' in counted
 
 
+def test_a_claimed_job_that_hangs_is_seen_to_run(
+    tmp_path: Path, orchestrator: FakeOrchestrator, order: dict[str, Any]
+) -> None:
+    with child(orchestrator, tmp_path, MOMENT="inference", FATE="await") as worker:
+        door = http(worker)
+        handle = orchestrator.submit(order)
+        worker.await_moment("inference")
+        meanwhile = door.ask("GET", "/metrics").body
+        worker.go_on()
+        orchestrator.report(handle)
+
+    assert "musetalk_jobs_running 1.0" in meanwhile
+
+
 def test_a_gpu_that_fails_under_a_posted_job_ends_the_polling_too(
     tmp_path: Path, orchestrator: FakeOrchestrator, order: dict[str, Any]
 ) -> None:

@@ -35,7 +35,7 @@ class Advisories(BaseHTTPRequestHandler):
         asked = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
         known = {"vulns": [HOLE]} if asked["package"]["name"] == "leaky" else {}
         content = json.dumps(known).encode()
-        self.send_response(200)
+        self.send_response(503 if asked["package"]["name"] == "unlucky" else 200)
         self.send_header("Content-Length", str(len(content)))
         self.end_headers()
         self.wfile.write(content)
@@ -90,6 +90,13 @@ def test_an_audit_that_asked_nobody_is_not_taken_for_one(tmp_path: Path, nobody:
     assert (done.returncode, forgiven.returncode) == (3, 0)
     assert "NOT AUDITED" in done.stdout
     assert "NOT AUDITED" in forgiven.stdout
+
+
+def test_a_service_in_trouble_is_no_answer(tmp_path: Path, service: str) -> None:
+    done = audit(tmp_path, service, "--where-possible", packages=("unlucky", "sound"))
+
+    assert done.returncode == 0
+    assert "NOT AUDITED" in done.stdout
 
 
 def test_a_lock_that_is_not_there_is_named(tmp_path: Path, service: str) -> None:

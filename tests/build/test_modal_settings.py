@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from adapters.config import Config
 from tests.drive_modal import APP, BUCKET, NAME
 from tests.modal_backend import ModalBackend
 
@@ -29,7 +30,19 @@ def test_gpus_and_containers_are_chosen_where_the_deployment_is_made(tmp_path: P
     assert scaling.scaledown_window == 300
 
 
-@pytest.mark.parametrize("name", ["MUSETALK_MAX_CONTAINERS", "MUSETALK_SCALEDOWN_SEC"])
+def test_results_tell_the_commit_that_the_deployment_was_told(tmp_path: Path) -> None:
+    commit = "0123456789abcdef" * 2 + "01234567"
+    with ModalBackend(tmp_path, {NAME: BUCKET}) as backend:
+        backend.deploy(APP, GIT_COMMIT=commit)
+
+        env = backend.registry.env("Worker.*")
+
+    assert Config.from_env(env).git_commit == commit
+
+
+@pytest.mark.parametrize(
+    "name", ["MUSETALK_MAX_CONTAINERS", "MUSETALK_SCALEDOWN_SEC", "GIT_COMMIT"]
+)
 def test_a_setting_that_is_no_number_stops_the_deployment_and_is_named(
     tmp_path: Path, name: str
 ) -> None:
