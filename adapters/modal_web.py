@@ -147,4 +147,5 @@ def _json(
     data: Any, status: int = HTTPStatus.OK, headers: Mapping[str, str] | None = None
 ) -> Response:
     """Answer in ASCII: what a caller's text may hold, UTF-8 cannot always."""
-    return Response(json.dumps(data), status, headers, media_type="application/json")
+    content = json.dumps(data, allow_nan=False)
+    return Response(content, status, headers, media_type="application/json")

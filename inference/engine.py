@@ -29,7 +29,7 @@ from inference.footage import Footage
 from inference.frame import Box, Frame, Planes
 from inference.media.encoder import Encoder
 from inference.media.framing import aspect_warning
-from inference.media.limits import Limits
+from inference.media.limits import LEAST_SHARE_OF_DECLARED, Limits
 from inference.media.sound import read_samples
 from inference.media.write import ClipSpec, write_clip
 from inference.meter import Meter
@@ -40,8 +40,6 @@ from inference.timeline import passes
 
 #: Frames that wait between two steps: enough to even out their speeds, few enough for 4K.
 DEPTH = 4
-#: A video that holds less than this share of the length it declares is cut off.
-LEAST_SHARE_OF_DECLARED = 0.9
 #: How often a job that waits for another's end asks whether it is still wanted.
 TURN_SECONDS = 0.5
 
