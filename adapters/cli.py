@@ -22,8 +22,6 @@ from adapters.weights_commands import weights_app
 if TYPE_CHECKING:
     from adapters.config import Config
     from handler.ports import Runtime
-    from handler.progress import Report
-    from handler.result import Result
 
 app = typer.Typer(
     name="musetalk-worker",
@@ -69,6 +67,8 @@ def run(
 
     Exit code 0 if the video is there, 1 if the job failed, 2 if the command or a setting is wrong.
     """
+    from adapters.progress_bar import handle_watched
+
     raw = _read_job(job)
     flags = {
         "video_url": video,
@@ -87,9 +87,39 @@ def run(
         if isinstance(raw.get(name), str):
             raw[name] = _as_url(raw[name])
     env = {**os.environ, **({"MUSETALK_ENGINE": engine} if engine else {})}
-    result = _handle(raw, _runtime(env, raw, out))
+    result = handle_watched(raw, _runtime(env, raw, out))
     typer.echo(json.dumps(result.to_json(), indent=2, ensure_ascii=False))
     raise typer.Exit(DONE if result.status == "success" else FAILED)
+
+
+@app.command()
+def bench(
+    *,
+    video: Annotated[str, typer.Option(help="Face: a path or a URL.")],
+    audio: Annotated[str, typer.Option(help="Voice: a path or a URL.")],
+    rounds: Annotated[int, typer.Option(min=1, help="Jobs with a known face.")] = 5,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
+) -> None:
+    """Measure what a minute of video costs here, in seconds of the worker.
+
+    Exit code 0 if that was measured, 1 if a job failed, 2 if the command or a setting is wrong.
+    """
+    from adapters.benchmark import JobFailed, measure
+    from adapters.config import Config, ConfigError
+    from adapters.progress_bar import handle_watched
+
+    try:
+        config = Config.from_env(os.environ)
+        # Stdout is for what was measured, whatever a library prints.
+        with redirect_stdout(sys.stderr):
+            measured = measure(config, _as_url(video), _as_url(audio), rounds, handle_watched)
+    except ConfigError as error:
+        _misused(str(error))
+    except JobFailed as failed:
+        typer.echo(f"{failed}", err=True)
+        raise typer.Exit(FAILED) from failed
+    text = json.dumps(measured.to_json(), indent=2) if as_json else "\n".join(measured.table())
+    typer.echo(text)
 
 
 @app.command()
@@ -238,39 +268,6 @@ def _runtime(env: Mapping[str, str], raw: Mapping[str, Any], out: Path | None) -
         return bootstrap(config, fetch=LocalFetch(web_fetch(config)), store=store)
     except ConfigError as error:
         _misused(str(error))
-
-
-def _handle(raw: Mapping[str, Any], runtime: Runtime) -> Result:
-    from handler import WorkerBroken, handle
-
-    with _progress_bar() as report:
-        try:
-            return handle(raw, runtime, report)
-        except WorkerBroken as broken:
-            return broken.failure
-
-
-@contextmanager
-def _progress_bar() -> Iterator[Report]:
-    from rich.console import Console
-    from rich.progress import BarColumn, TaskProgressColumn, TextColumn, TimeElapsedColumn
-    from rich.progress import Progress as Bar
-
-    from handler.progress import Progress
-
-    columns = (
-        TextColumn("{task.description:<12}"),
-        BarColumn(),
-        TaskProgressColumn(),
-        TimeElapsedColumn(),
-    )
-    with Bar(*columns, console=Console(stderr=True)) as bar:
-        task = bar.add_task("starting", total=1.0)
-
-        def report(progress: Progress) -> None:
-            bar.update(task, completed=progress.fraction, description=progress.phase.value)
-
-        yield report
 
 
 def _misused(message: str) -> NoReturn:
