@@ -124,8 +124,10 @@ class ModalBackend:
         return modal.Client(self._url, api_pb2.CLIENT_TYPE_CLIENT, CREDENTIALS)
 
     def preempt(self, tag: str) -> None:
-        """Take the machine of a function's container away."""
-        self._loop.call_soon_threadsafe(self._latest(tag).interrupt)
+        """Take the machine of a function's container away, and wait until it is gone."""
+        container = self._latest(tag)
+        self._loop.call_soon_threadsafe(container.interrupt)
+        self._wait(self.calls.until(lambda: container.returncode is not None))
 
     def retire(self, tag: str) -> Container:
         """Have a function's container end in good order, and return it when it has ended."""

@@ -22,7 +22,7 @@ from tests.fuzz import REGRESSIONS
 #: Mutants of every push; ``make fuzz`` tries others.
 SEED, COUNT = 20_261_122, 60
 #: Files that share a worker, so that the tests stay quick.
-TOGETHER = 5
+TOGETHER = 12
 #: What ``make fuzz`` found, and what was mended since.
 KEPT = tuple(path for path in sorted(REGRESSIONS.iterdir()) if not path.name.startswith("."))
 #: However much a file says about itself, a result repeats little of it.

@@ -359,12 +359,14 @@ def test_ctrl_c_leaves_nothing_behind(glimpse: Path, reluctant: Reluctant, tmp_p
         stderr=subprocess.PIPE,
         text=True,
     )
-    # By now a face is remembered and a video stored.
-    assert reluctant.asked_again.wait(PATIENCE_SECONDS)
-    there = {path.suffix for path in left_behind(tmp_path)}
-
-    worker.send_signal(signal.SIGINT)
-    stdout, stderr = worker.communicate(timeout=PATIENCE_SECONDS)
+    try:
+        # By now a face is remembered and a video stored.
+        assert reluctant.asked_again.wait(PATIENCE_SECONDS)
+        there = {path.suffix for path in left_behind(tmp_path)}
+        worker.send_signal(signal.SIGINT)
+        stdout, stderr = worker.communicate(timeout=PATIENCE_SECONDS)
+    finally:
+        worker.kill()
 
     assert there >= {".avatar", ".mp4"}
     assert (worker.returncode, stdout) == (130, "")
