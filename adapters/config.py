@@ -89,8 +89,9 @@ class Config(BaseModel):
     """How many frames the networks take at once. Halved where memory is short; a job may ask for
     fewer."""
     device: DeviceName = Field("auto", alias="DEVICE")
-    """Where the networks run. `auto` is CUDA where there is one, else the CPU. With `cuda` the
-    worker does not start without a GPU: the image says so."""
+    """Where the networks run. `auto` is CUDA where there is one, else the CPU, which `doctor` and
+    RunPod's door take for a fault: say `cpu` if you mean it. With `cuda`, as in the image, the
+    worker does not start without a GPU."""
     dtype: DtypeName = Field(DtypeName.AUTO, alias="DTYPE")
     """The precision of the networks. `auto` is `float16` on CUDA and `float32` elsewhere."""
     compile_networks: bool = Field(default=False, alias="COMPILE")
